@@ -35,7 +35,7 @@ lint: $(VENV)/.test
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check --diff
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --config pyproject.toml --no-logo --quiet
+	@told=$$($(BIN)/lint-imports --config pyproject.toml --no-logo) || { echo "$$told"; exit 1; }
 	@$(BIN)/python docs/generate.py --check
 	@echo "lint: ruff, mypy --strict, import layers and docs are in order"
 
