@@ -1,0 +1,1 @@
+"""One file an encoder; the table of names is `fusionlearn.encoder.ENCODERS`."""

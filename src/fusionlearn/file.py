@@ -1,0 +1,632 @@
+"""Files: every noun as one safetensors file with a signed manifest. The format is specified in spec/FORMAT.md.
+
+What is signed is a *manifest*, not the bytes: canonical JSON (RFC 8785) of the header without its signature, plus
+each array's dtype, shape and SHA-256. The manifest's own SHA-256 is the file's *digest*, its name everywhere, so a
+copy is recognised and a signature survives re-packing.
+
+Every cap is checked before anything is parsed; nothing in a file names code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionlearn import encoder, keys, method
+from fusionlearn.arrays import NAME, Arrays, as_numpy
+from fusionlearn.errors import FileError, FusionlearnError, SettingsError, SignatureError
+from fusionlearn.problem import Category, ClassLabel, Column, Number, NumberLabel, Schema, Vector
+from fusionlearn.types import Guarantee, Member, Model, Noun, Privacy, Report, Task, Total, Update
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+FORMAT = "fusionlearn/1"
+MAX_HEADER = 2**20  # bytes of the safetensors header
+MAX_ARRAYS = 4096
+MAX_DIMENSIONS = 8
+MAX_FILE = 2**34  # bytes, where the reader knows no tighter bound
+LONG_ENTRY = 16 * 1024  # a header entry longer than this travels as a uint8 array
+LONG_PREFIX = "header."  # … of this name
+DTYPES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "U16": "uint16", "I32": "int32", "U32": "uint32",
+    "I64": "int64", "U64": "uint64", "F16": "float16", "F32": "float32", "F64": "float64",
+}  # fmt: skip
+KINDS: Mapping[str, type[Noun]] = {"task": Task, "update": Update, "total": Total, "model": Model, "report": Report}
+
+N = TypeVar("N", bound=Noun)
+
+
+# --- digest and signature -------------------------------------------------------------------------------------------
+
+
+def manifest(noun: Noun) -> bytes:
+    """What is signed: canonical JSON of the header without `signature`, and dtype, shape, SHA-256 of each array."""
+    return _manifest(*_parts(noun))
+
+
+def digest(noun: Noun) -> str:
+    """SHA-256 of the manifest, in hex: the file's name everywhere."""
+    known = noun.__dict__.get("_digest")
+    if known is None:
+        known = hashlib.sha256(manifest(noun)).hexdigest()
+        noun.__dict__["_digest"] = known  # nouns are frozen: computed once, kept beside the fields
+    return str(known)
+
+
+def sign(noun: N, key: Ed25519PrivateKey) -> N:
+    """A copy signed with the key."""
+    named = dataclasses.replace(cast(Any, noun), signer=keys.public_hex(key), signature="")
+    return cast(N, dataclasses.replace(named, signature=key.sign(manifest(named)).hex()))
+
+
+def verify(noun: Noun, place: str = "file") -> None:
+    """Raise SignatureError unless the noun is signed and the signature is right."""
+    if not noun.signer:
+        raise SignatureError(f"{place} is not signed. Ask its maker to sign it, or allow it with --allow-unsigned.")
+    if not keys.verify_bytes(noun.signer, noun.signature, manifest(noun)):
+        raise SignatureError(
+            f"{place}: the signature is wrong, so the file was altered after {keys.fingerprint(noun.signer)} signed it. "
+            f"Ask for it again."
+        )
+
+
+def _manifest(metadata: Mapping[str, str], arrays: Arrays) -> bytes:
+    listed = {
+        name: {"dtype": _dtype_name(array), "shape": list(array.shape), "sha256": _sha256(array)}
+        for name, array in arrays.items()
+    }
+    unsigned = {name: value for name, value in metadata.items() if name != "signature"}
+    return canonical_json({"arrays": listed, "metadata": unsigned})
+
+
+def canonical_json(value: Any) -> bytes:
+    """RFC 8785 for strings, integers, lists and objects: keys in UTF-16 order, no spaces, UTF-8."""
+    if isinstance(value, dict):
+        ordered = sorted(value.items(), key=lambda item: item[0].encode("utf-16-be"))
+        return b"{" + b",".join(canonical_json(key) + b":" + canonical_json(item) for key, item in ordered) + b"}"
+    if isinstance(value, list):
+        return b"[" + b",".join(canonical_json(item) for item in value) + b"]"
+    if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and abs(value) >= 2**53):
+        raise FileError("a manifest holds strings and integers below 2^53 only.")
+    return json.dumps(value, ensure_ascii=False).encode("utf-8")
+
+
+def _sha256(array: NDArray[Any]) -> str:
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return hashlib.sha256(np.ascontiguousarray(little).data).hexdigest()
+
+
+def _dtype_name(array: NDArray[Any]) -> str:
+    for short, name in DTYPES.items():
+        if str(array.dtype) == name:
+            return short
+    raise FileError(f"arrays of dtype {array.dtype} cannot travel: use one of {', '.join(DTYPES.values())}.")
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def write(path: str | Path, noun: Noun) -> int:
+    """Write the noun, whole or not at all; returns the number of bytes.
+
+    The bytes go to a temporary name in the same folder, reach the disk, and only then take the name.
+    """
+    content = to_bytes(noun)
+    with replacing(Path(path)) as file:
+        file.write(content)
+    return len(content)
+
+
+def to_bytes(noun: Noun) -> bytes:
+    """The file's content: safetensors with the header as `__metadata__`."""
+    from safetensors.numpy import save
+
+    metadata, arrays = _parts(noun)
+    return bytes(
+        save({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, metadata)
+    )
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
+    """A file that takes its name only when the block ends well: interrupted, the old file stays whole."""
+    if not path.parent.is_dir():
+        raise FileError(f"cannot write {path}: the folder {path.parent} does not exist.")
+    if path.is_dir():
+        raise FileError(f"cannot write {path}: it is a folder.")
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror}.") from error
+    try:
+        with os.fdopen(handle, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        _forget(temporary)
+        raise FileError(f"cannot write {path}: {error.strerror}.") from error
+    except BaseException:
+        _forget(temporary)
+        raise
+    _sync_folder(path.parent)
+
+
+def _forget(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+@functools.cache
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not every system can
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def read(path: str | Path, kind: type[N] | None = None, *, max_bytes: int = MAX_FILE) -> N:
+    """The noun in a file, its signature (if it has one) verified.
+
+    kind       the class expected, such as Task; None for any
+    max_bytes  refused unread beyond
+    Errors: FileError for anything that is not a valid file, SignatureError for a wrong signature.
+    """
+    return from_bytes(read_bytes(Path(path), max_bytes), kind, place=str(path))
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_FILE) -> bytes:
+    """A file's bytes, its size checked first."""
+    try:
+        if not path.is_file():
+            raise FileError(f"there is no file {path}.")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise FileError(f"{path} has {size} bytes, {max_bytes} are allowed. Is it the right file?")
+            return file.read(max_bytes + 1)
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}.") from error
+
+
+def from_bytes(content: bytes, kind: type[N] | None = None, *, place: str = "file") -> N:
+    """The noun in these bytes; see `read`."""
+    metadata, arrays = _unpack(content, place)
+    if metadata.get("format") != FORMAT:
+        raise FileError(f"{place} is not of format {FORMAT}: it was made by another program or a later version.")
+    name = metadata.get("kind", "")
+    if name not in KINDS:
+        raise FileError(f"{place} is of an unknown kind; there are {', '.join(KINDS)}.")
+    if kind is not None and KINDS[name] is not kind:
+        wanted = next(known for known, cls in KINDS.items() if cls is kind)
+        article = "an" if name[0] in "aeiou" else "a"
+        raise FileError(f"{place} is {article} {name}, but {'an' if wanted[0] in 'aeiou' else 'a'} {wanted} is needed.")
+    if metadata.get("signer"):
+        if not keys.verify_bytes(metadata["signer"], metadata.get("signature", ""), _manifest(metadata, arrays)):
+            raise SignatureError(
+                f"{place}: the signature is wrong, so the file was altered after it was signed. Ask for it again."
+            )
+    elif "signature" in metadata:
+        raise SignatureError(f"{place} has a signature but names no signer. Ask for it again.")
+    noun = _build(name, metadata, arrays, place)
+    noun.__dict__["_parts"] = (metadata, arrays)  # as they came: another program may write the same header otherwise
+    return cast(N, noun)
+
+
+def _unpack(content: bytes, place: str) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
+    """Header and arrays of a safetensors file, after checking every cap."""
+    header = _header(content, place)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise FileError(f"{place}: the header's entries are not all text.")
+    if len(header) > MAX_ARRAYS:
+        raise FileError(f"{place} has {len(header)} arrays, {MAX_ARRAYS} are allowed.")
+    spans = [_span(name, entry, place) for name, entry in header.items()]
+    start = 8 + int.from_bytes(content[:8], "little")
+    end = 0
+    for begin, stop in sorted(spans):
+        if begin != end:
+            raise FileError(f"{place}: its arrays overlap or leave gaps.")
+        end = stop
+    if start + end != len(content):
+        raise FileError(
+            f"{place} holds {len(content) - start} bytes of arrays, its header says {end}: it was cut or padded."
+        )
+    import safetensors
+
+    try:
+        loaded = safetensors.deserialize(content)
+    except Exception as error:
+        raise FileError(f"{place} is not a valid safetensors file.") from error
+    arrays = {}
+    for name, view in loaded:
+        dtype = np.dtype(DTYPES[view["dtype"]]).newbyteorder("<")
+        arrays[name] = np.frombuffer(view["data"], dtype=dtype).reshape(view["shape"])
+        if dtype.kind == "f" and not np.isfinite(arrays[name]).all():
+            raise FileError(f"{place}: array '{name}' holds NaN or infinity.")
+        if name.startswith(LONG_PREFIX) and (dtype != np.uint8 or name.removeprefix(LONG_PREFIX) in metadata):
+            raise FileError(f"{place}: '{name}' is not a header entry.")
+    return metadata, arrays
+
+
+def _header(content: bytes, place: str) -> dict[str, Any]:
+    if len(content) < 10:
+        raise FileError(
+            f"{place} is too short to be a file of ours ({len(content)} bytes): it was cut or never written."
+        )
+    length = int.from_bytes(content[:8], "little")
+    if length > MAX_HEADER:
+        raise FileError(f"{place}: its header claims {length} bytes, {MAX_HEADER} are allowed. Is it a file of ours?")
+    if 8 + length > len(content):
+        raise FileError(f"{place} ends inside its header: it was cut.")
+    try:
+        header = json.loads(
+            content[8 : 8 + length].decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_refuse
+        )
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{place}: its header is not readable.") from error
+    if not isinstance(header, dict):
+        raise FileError(f"{place}: its header is not readable.")
+    return header
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key stands twice")
+    return result
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _span(name: str, entry: Any, place: str) -> tuple[int, int]:
+    """Where an array lies, its entry checked."""
+    valid = isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"}
+    if not NAME.fullmatch(name) or not valid or entry["dtype"] not in DTYPES:
+        raise FileError(f"{place}: an array has a name, entry or type that is not allowed.")
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [None]
+    if (
+        len(offsets) != 2
+        or len(shape) > MAX_DIMENSIONS
+        or not all(type(n) is int and 0 <= n <= MAX_FILE for n in numbers)
+    ):
+        raise FileError(f"{place}: array '{name}' has a shape or place that is not allowed.")
+    size = np.dtype(DTYPES[entry["dtype"]]).itemsize
+    for length in shape:
+        size *= length
+    if size != offsets[1] - offsets[0]:
+        raise FileError(f"{place}: array '{name}' does not fill its place.")
+    return offsets[0], offsets[1]
+
+
+# --- nouns and their parts ------------------------------------------------------------------------------------------
+
+
+def _parts(noun: Noun) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
+    """Header entries and arrays of a noun: what a file of it holds."""
+    if "_parts" in noun.__dict__:
+        return cast(tuple[dict[str, str], dict[str, NDArray[Any]]], noun.__dict__["_parts"])
+    kind = next(name for name, cls in KINDS.items() if isinstance(noun, cls))
+    header, arrays = cast(tuple[dict[str, Any], Arrays], _TO_PARTS[kind](noun))
+    metadata = {name: value if isinstance(value, str) else _json(value) for name, value in header.items()}
+    result = {name: as_numpy(array) for name, array in arrays.items()}
+    for name in [name for name, value in metadata.items() if len(value.encode()) > LONG_ENTRY]:
+        result[LONG_PREFIX + name] = np.frombuffer(metadata.pop(name).encode(), np.uint8)
+    metadata |= {"format": FORMAT, "kind": kind} | dict(noun.extras)
+    if noun.signer:
+        metadata |= {"signer": noun.signer}
+    if noun.signature:
+        metadata |= {"signature": noun.signature}
+    return metadata, result
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SettingsError("settings must be text, numbers that are finite, lists and tables of them.") from error
+
+
+def _build(kind: str, metadata: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], place: str) -> Noun:
+    """The noun that a header and arrays describe."""
+    known = {"format", "kind", "signer", "signature", "critical"}
+    entries = dict(metadata)
+    for name in list(arrays):
+        if name.startswith(LONG_PREFIX):
+            with _as_file_error(place):
+                entries[name.removeprefix(LONG_PREFIX)] = arrays[name].tobytes().decode("utf-8")
+    own = {name: array for name, array in arrays.items() if not name.startswith(LONG_PREFIX)}
+    reader = _Entries(entries, place)
+    critical = reader.json("critical", []) if "critical" in entries else []
+    with _as_file_error(place):
+        fields = _FROM_PARTS[kind](reader, own)
+        extras = {name: value for name, value in metadata.items() if name not in reader.used | known - {"critical"}}
+        unknown = [name for name in critical if name in extras]
+        if unknown or not isinstance(critical, list):
+            raise FileError(
+                f"{place} needs a later version of fusionlearn: it relies on '{unknown[0] if unknown else '?'}'."
+            )
+        return cast(
+            Noun,
+            KINDS[kind](
+                **fields, signer=entries.get("signer", ""), signature=entries.get("signature", ""), extras=extras
+            ),
+        )
+
+
+@contextlib.contextmanager
+def _as_file_error(place: str) -> Iterator[None]:
+    """Whatever a hostile header makes the builders stumble over is one sentence."""
+    try:
+        yield
+    except FileError:
+        raise
+    except FusionlearnError as error:
+        raise FileError(f"{place}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise FileError(f"{place}: its header does not describe a valid file of this kind.") from error
+
+
+class _Entries:
+    """Header entries, remembering which were asked for."""
+
+    def __init__(self, entries: Mapping[str, str], place: str) -> None:
+        self.entries, self.place, self.used = entries, place, set[str]()
+
+    def text(self, name: str, default: str | None = None) -> str:
+        self.used.add(name)
+        value = self.entries.get(name, default)
+        if value is None:
+            raise FileError(f"{self.place}: its header lacks '{name}'.")
+        return value
+
+    def json(self, name: str, default: Any = None) -> Any:
+        self.used.add(name)
+        if name not in self.entries and default is not None:
+            return default
+        try:
+            return json.loads(self.text(name), object_pairs_hook=_no_repeats, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            raise FileError(f"{self.place}: header entry '{name}' is not readable.") from error
+
+    def digest(self, name: str, default: str | None = None) -> str:
+        value = self.text(name, default)
+        if value and not keys.is_signer(value):
+            raise FileError(f"{self.place}: header entry '{name}' is not a digest of 64 hex digits.")
+        return value
+
+
+def _task_parts(task: Task) -> tuple[dict[str, Any], Arrays]:
+    header = {
+        "name": task.name,
+        "schema": schema_to_json(task.schema),
+        "encoder": encoder.chain_to_json(task.encoder),
+        "method": method.to_json(task.method),
+        "privacy": dataclasses.asdict(task.privacy),
+        "clients": task.clients if task.clients == "open" else list(task.clients),
+        "max_records": task.max_records,
+        "max_bytes": task.max_bytes,
+    }
+    return header, {f"prior.{name}": array for name, array in task.prior.items()}
+
+
+def _task_fields(header: _Entries, arrays: Arrays) -> dict[str, Any]:
+    clients = header.text("clients")
+    listed: Any = "open"
+    if clients != "open":
+        listed = tuple(header.json("clients"))
+        if not all(isinstance(key, str) and keys.is_signer(key) for key in listed):
+            raise FileError(f"{header.place}: 'clients' is not a list of public keys.")
+    return {
+        "name": header.text("name"),
+        "schema": schema_from_json(header.json("schema")),
+        "encoder": encoder.chain_from_json(header.json("encoder")),
+        "method": method.from_json(header.json("method")),
+        "privacy": Privacy(**header.json("privacy")),
+        "clients": listed,
+        "max_records": _whole(header, "max_records"),
+        "max_bytes": _whole(header, "max_bytes"),
+        "prior": _prior(arrays),
+    }
+
+
+def _prior(arrays: Arrays) -> dict[str, Any]:
+    return {name.removeprefix("prior."): array for name, array in arrays.items() if name.startswith("prior.")}
+
+
+def _whole(header: _Entries, name: str) -> int:
+    value = header.json(name)
+    if type(value) is not int:
+        raise FileError(f"{header.place}: header entry '{name}' is not a whole number.")
+    return value
+
+
+def _guarantee(header: _Entries) -> Guarantee:
+    value = header.json("guarantee")
+    if value != {"mode": "none"}:
+        raise FileError(f"{header.place}: its guarantee is not one this version knows.")
+    return Guarantee(**value)
+
+
+def _update_parts(update: Update) -> tuple[dict[str, Any], Arrays]:
+    header = {"task": update.task, "guarantee": dataclasses.asdict(update.guarantee)}
+    return header | ({"replaces": update.replaces} if update.replaces else {}), update.arrays
+
+
+def _update_fields(header: _Entries, arrays: Arrays) -> dict[str, Any]:
+    return {
+        "task": header.digest("task"),
+        "guarantee": _guarantee(header),
+        "replaces": header.digest("replaces", ""),
+        "arrays": arrays,
+    }
+
+
+def _total_parts(total: Total) -> tuple[dict[str, Any], Arrays]:
+    header = {"task": total.task, "guarantee": dataclasses.asdict(total.guarantee), "members": _listed(total.members)}
+    return header, total.arrays
+
+
+def _total_fields(header: _Entries, arrays: Arrays) -> dict[str, Any]:
+    return {
+        "task": header.digest("task"),
+        "guarantee": _guarantee(header),
+        "members": _members(header),
+        "arrays": arrays,
+    }
+
+
+def _listed(members: tuple[Member, ...]) -> list[list[str]]:
+    return [list(member) for member in members]
+
+
+def _members(header: _Entries) -> tuple[Member, ...]:
+    members = tuple((str(digest), str(signer)) for digest, signer in header.json("members"))
+    valid = all(keys.is_signer(digest) and (not signer or keys.is_signer(signer)) for digest, signer in members)
+    if not valid or list(members) != sorted(set(members)):
+        raise FileError(f"{header.place}: its list of members is not a sorted list of digests and signers.")
+    return members
+
+
+def _model_parts(model: Model) -> tuple[dict[str, Any], Arrays]:
+    header = {
+        "task": model.task,
+        "name": model.name,
+        "schema": schema_to_json(model.schema),
+        "encoder": encoder.chain_to_json(model.encoder),
+        "method": method.to_json(model.method),
+        "max_records": model.max_records,
+        "guarantee": dataclasses.asdict(model.guarantee),
+    }
+    return header, {**model.arrays, **{f"prior.{name}": array for name, array in model.prior.items()}}
+
+
+def _model_fields(header: _Entries, arrays: Arrays) -> dict[str, Any]:
+    return {
+        "task": header.digest("task"),
+        "name": header.text("name"),
+        "schema": schema_from_json(header.json("schema")),
+        "encoder": encoder.chain_from_json(header.json("encoder")),
+        "method": method.from_json(header.json("method")),
+        "max_records": _whole(header, "max_records"),
+        "guarantee": _guarantee(header),
+        "arrays": {name: array for name, array in arrays.items() if not name.startswith("prior.")},
+        "prior": _prior(arrays),
+    }
+
+
+def _report_parts(report: Report) -> tuple[dict[str, Any], Arrays]:
+    header = {
+        "task": report.task,
+        "model": report.model,
+        "members": _listed(report.members),
+        "findings": report.findings,
+    }
+    return header, {}
+
+
+def _report_fields(header: _Entries, arrays: Arrays) -> dict[str, Any]:
+    return {
+        "task": header.digest("task"),
+        "model": header.digest("model"),
+        "members": _members(header),
+        "findings": header.json("findings"),
+    }
+
+
+_TO_PARTS: Mapping[str, Callable[[Any], tuple[dict[str, Any], Arrays]]] = {
+    "task": _task_parts, "update": _update_parts, "total": _total_parts, "model": _model_parts, "report": _report_parts,
+}  # fmt: skip
+_FROM_PARTS: Mapping[str, Callable[[_Entries, Arrays], dict[str, Any]]] = {
+    "task": _task_fields, "update": _update_fields, "total": _total_fields, "model": _model_fields,
+    "report": _report_fields,
+}  # fmt: skip
+
+_COLUMN_KINDS: Mapping[str, type[Column]] = {"number": Number, "vector": Vector, "category": Category}
+
+
+def schema_to_json(schema: Schema) -> dict[str, Any]:
+    """What a file says of a schema; columns are a list, because their order is the features' order."""
+    kinds = {cls: kind for kind, cls in _COLUMN_KINDS.items()}
+    columns = [{"name": name, "kind": kinds[type(column)], **_set(column)} for name, column in schema.columns.items()]
+    label: dict[str, Any] = {"kind": "number", **_set(schema.label)}
+    if isinstance(schema.label, ClassLabel):
+        groups = [{"name": name, "values": list(values)} for name, values in schema.label.groups]
+        label = {"kind": "class", "column": schema.label.column, "groups": groups}
+    return {"columns": columns, "label": label, "missing": schema.missing, "out_of_range": schema.out_of_range}
+
+
+def _set(value: Any) -> dict[str, Any]:
+    """Fields that say something, as JSON values."""
+    fields = dataclasses.asdict(value)
+    return {
+        name: list(item) if isinstance(item, tuple) else item for name, item in fields.items() if item not in (None, "")
+    }
+
+
+def schema_from_json(value: Mapping[str, Any]) -> Schema:
+    """The schema a file speaks of. Errors: SettingsError or those of malformed input, for the caller to name."""
+    columns: dict[str, Column] = {}
+    for entry in value["columns"]:
+        settings = {name: _typed(name, item) for name, item in entry.items() if name not in ("name", "kind")}
+        name = entry["name"]
+        if not isinstance(name, str) or name in columns:
+            raise SettingsError("every column needs a name of its own.")
+        columns[name] = _COLUMN_KINDS[entry["kind"]](**settings)
+    described = dict(value["label"])
+    label: ClassLabel | NumberLabel
+    if described.pop("kind") == "class":
+        groups = tuple(
+            (_typed("name", group["name"]), _typed("values", group["values"])) for group in described["groups"]
+        )
+        label = ClassLabel(_typed("name", described["column"]), groups)
+    else:
+        label = NumberLabel(**{name: _typed(name, item) for name, item in described.items()})
+    return Schema(columns, label, value["missing"], value["out_of_range"])
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A column's setting, its type checked: what comes from a file is not believed."""
+    if name in ("low", "high", "center", "scale"):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SettingsError(f"'{name}' of a column must be a number.")
+        return float(value)
+    if name == "length":
+        if type(value) is not int or not 1 <= value <= 2**20:
+            raise SettingsError("the length of a vector column may be 1 to 1048576.")
+        return value
+    if name == "values":
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise SettingsError("the values of a category are a list of texts.")
+        return tuple(value)
+    if not isinstance(value, str):
+        raise SettingsError(f"'{name}' of a column must be text.")
+    return value

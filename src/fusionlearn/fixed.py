@@ -1,0 +1,140 @@
+"""Fixed point: sums of real numbers as integers, so that order, grouping and removal change nothing.
+
+A floating sum depends on the order of its terms; an integer sum does not. Every sum over records therefore leaves
+a client as int64 with a public number of fraction bits,
+
+    q = 62 - ceil(log2(max_records · max_entry)),
+
+chosen so that the sum over *all* clients stays below 2^62. Rounding happens once for each block of rows, and the
+blocks are cut at public places, so the same rows give the same integers with any number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionlearn.arrays import Array
+from fusionlearn.errors import SettingsError
+
+MOST_BITS = 50  # beyond float64's own precision there is nothing left to keep
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """Integers that stand for multiples of 2^-bits."""
+
+    bits: int  # fraction bits
+
+    @classmethod
+    def for_sums(cls, max_records: int, max_entry: float) -> FixedPoint:
+        """The finest grid on which a sum of `max_records` entries of size ≤ `max_entry` stays below 2^62."""
+        bits = 62 - math.ceil(math.log2(max_records * max(max_entry, 2.0**-20)))
+        if bits < 8:
+            raise SettingsError(
+                f"sums over {max_records} records with entries up to {max_entry:g} leave {bits} fraction bits, "
+                f"8 are needed: declare narrower ranges, a larger scale, or a smaller max_records."
+            )
+        return cls(min(bits, MOST_BITS))
+
+    def encode(self, values: Array) -> Array:
+        """Round to the grid: float array → int64 array of the same shape and library."""
+        xp = array_api_compat.array_namespace(values)
+        return xp.astype(xp.round(values * 2.0**self.bits), xp.int64)
+
+    def decode(self, integers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The real numbers the integers stand for."""
+        return np.asarray(np.ldexp(integers.astype(np.float64), -self.bits))
+
+    def bound(self, max_records: int, max_entry: float) -> float:
+        """The largest integer a valid sum can hold."""
+        return math.ceil(max_records * max_entry * 2.0**self.bits) + max_records
+
+
+def sum_blocks(num_rows: int, width: int, block: Callable[[slice], dict[str, Array]]) -> dict[str, Array]:
+    """Σ block(rows) over consecutive blocks of rows, each block in one thread with one BLAS thread.
+
+    `block` maps a slice of rows to named int64 arrays. `width` is the number of columns of the widest matrix it
+    multiplies: with `num_rows` it alone decides where blocks are cut, so the result does not depend on threads.
+    """
+    length = block_rows(width)
+    blocks = [slice(start, min(start + length, num_rows)) for start in range(0, num_rows, length)] or [slice(0, 0)]
+
+    def some(part: list[slice]) -> dict[str, Array]:
+        total = block(part[0])
+        for rows in part[1:]:
+            more = block(rows)
+            total = {name: total[name] + more[name] for name in total}
+        return total
+
+    with one_blas_thread() as threads:
+        workers = min(threads, len(blocks))
+        if workers == 1:
+            return some(blocks)
+        with ThreadPoolExecutor(workers) as pool:
+            totals = list(pool.map(some, (blocks[i::workers] for i in range(workers))))
+    first, *others = totals
+    for other in others:
+        first = {name: first[name] + other[name] for name in first}
+    return first
+
+
+def block_rows(width: int) -> int:
+    """Rows a block: a power of two, about 32 MiB of float64 of that width, between 256 and 65,536."""
+    return int(min(65_536, max(256, 2 ** int(math.log2(2**22 / max(width, 1))))))
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[int]:
+    """Within the block every BLAS call runs on one thread; yields how many threads BLAS had been given before.
+
+    One thread, because a threaded product may round differently with each number of threads, and the digest of a
+    model must not depend on how a machine is set up.
+    """
+    controller = _controller()
+    threads = max((lib["num_threads"] for lib in controller.info() if lib["user_api"] == "blas"), default=1)
+    with controller.limit(limits=1, user_api="blas"):
+        yield threads
+
+
+@functools.cache
+def _controller() -> Any:
+    from threadpoolctl import ThreadpoolController  # finding the loaded libraries takes a millisecond: do it once
+
+    return ThreadpoolController()
+
+
+@functools.cache
+def upper_triangle(size: int) -> NDArray[np.int64]:
+    """Flat indices of the upper triangle of a (size, size) matrix, row by row, diagonal included."""
+    rows, columns = np.triu_indices(size)
+    return np.asarray(rows * size + columns, dtype=np.int64)
+
+
+def pack(matrix: Array) -> Array:
+    """(m, m) symmetric → (m(m+1)/2,): the upper triangle, row by row."""
+    xp = array_api_compat.array_namespace(matrix)
+    indices = upper_triangle(int(matrix.shape[0]))
+    if xp.__name__.endswith("numpy"):
+        return np.take(matrix.reshape(-1), indices)
+    indices = xp.asarray(indices, device=array_api_compat.device(matrix))
+    return xp.take(xp.reshape(matrix, (-1,)), indices, axis=0)
+
+
+def unpack(packed: NDArray[Any]) -> NDArray[Any]:
+    """(m(m+1)/2,) → (m, m) symmetric: the inverse of `pack`."""
+    size = (math.isqrt(8 * len(packed) + 1) - 1) // 2
+    matrix = np.zeros((size, size), packed.dtype)
+    rows, columns = np.divmod(upper_triangle(size), size)
+    matrix[rows, columns] = packed
+    matrix[columns, rows] = packed
+    return matrix

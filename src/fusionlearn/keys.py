@@ -1,0 +1,152 @@
+"""Keys: who signed a file, and whose signature is believed.
+
+A key pair is Ed25519, kept as a PEM file readable by its owner alone. A signer's name everywhere is the public key
+in hex. A client believes the first coordinator key it sees under a task's name and refuses any other later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fusionlearn.errors import SettingsError, SignatureError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+LARGEST_KEY_FILE = 16 * 1024
+
+
+def home() -> Path:
+    """Where this user's key and believed keys live: $FUSIONLEARN_HOME, else ~/.config/fusionlearn."""
+    chosen = os.environ.get("FUSIONLEARN_HOME")
+    return Path(chosen) if chosen else Path.home() / ".config" / "fusionlearn"
+
+
+def generate() -> Ed25519PrivateKey:
+    """A new key pair, from the operating system's randomness."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.generate()
+
+
+def public_hex(key: Ed25519PrivateKey) -> str:
+    """The public key in hex: the signer's name."""
+    return key.public_key().public_bytes_raw().hex()
+
+
+def fingerprint(signer: str) -> str:
+    """The first 16 hex digits in groups of four, for people to compare by telephone."""
+    return " ".join(signer[i : i + 4] for i in range(0, 16, 4))
+
+
+def save(key: Ed25519PrivateKey, path: Path) -> None:
+    """Write the private key (PEM, 0600) and, beside it, the public one in hex (`.pub`). Never overwrites."""
+    from cryptography.hazmat.primitives import serialization
+
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise SettingsError(f"{path} exists already: a key is never overwritten; choose another name.") from error
+    with os.fdopen(handle, "wb") as file:
+        file.write(pem)
+    path.with_name(path.name + ".pub").write_text(public_hex(key) + "\n")
+
+
+def load(path: Path) -> Ed25519PrivateKey:
+    """A private key from its PEM file. Errors: SettingsError."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    if not path.is_file():
+        raise SettingsError(f"there is no key at {path}: make one with `fusionlearn keygen -o {path}`.")
+    if path.stat().st_size > LARGEST_KEY_FILE:
+        raise SettingsError(f"{path} is too large to be a key.")
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except Exception as error:  # whatever the parser thinks of it, the sentence is the same
+        raise SettingsError(f"{path} is not a private key in PEM form: make one with `fusionlearn keygen`.") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SettingsError(f"{path} holds a key of another kind; Ed25519 is needed: `fusionlearn keygen`.")
+    return key
+
+
+def parse_public(text: str) -> str:
+    """A public key as 64 hex digits, or a file (`.pub`) that holds them. Errors: SettingsError."""
+    path = Path(text)
+    if not is_signer(text.strip().lower()) and path.is_file() and path.stat().st_size <= LARGEST_KEY_FILE:
+        text = path.read_text(errors="replace")
+    text = text.strip().lower()
+    if not is_signer(text):
+        raise SettingsError("a public key is 64 hex digits, or the .pub file that `fusionlearn keygen` wrote.")
+    return text
+
+
+def is_signer(text: str) -> bool:
+    """Whether the text has the form of a public key."""
+    return len(text) == 64 and all(digit in "0123456789abcdef" for digit in text)
+
+
+def verify_bytes(signer: str, signature: str, message: bytes) -> bool:
+    """Whether `signature` (hex) is the signer's over the message."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(signer)).verify(bytes.fromhex(signature), message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def trust(task_name: str, signer: str) -> bool:
+    """Believe a coordinator's key under a task's name; True when it was not known before.
+
+    Errors: SignatureError when another key is already believed under that name.
+    """
+    path = home() / "coordinators.json"
+    with _locked(path):
+        known = _known(path)
+        if task_name in known:
+            if known[task_name] != signer:
+                raise SignatureError(
+                    f"task '{task_name}' is signed by {fingerprint(signer)}, but earlier by {fingerprint(known[task_name])}. "
+                    f"Ask the coordinator by telephone which is right; to accept it, remove the name from {path}."
+                )
+            return False
+        known[task_name] = signer
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump(known, file, indent=1, sort_keys=True)
+        os.replace(file.name, path)
+    return True
+
+
+def _known(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    try:
+        known = json.loads(path.read_text())
+        return {str(name): str(signer) for name, signer in known.items()}
+    except (ValueError, AttributeError) as error:
+        raise SettingsError(f"{path} is damaged: restore it, or remove it to start believing keys anew.") from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One writer at a time, where the system has file locks."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        import fcntl
+    except ImportError:  # Windows: the last writer wins, which only matters for two first contacts at one moment
+        yield
+        return
+    with path.with_suffix(".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

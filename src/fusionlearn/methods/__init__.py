@@ -1,0 +1,1 @@
+"""One file a method; the table of names is `fusionlearn.method.METHODS`."""

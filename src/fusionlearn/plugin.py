@@ -1,0 +1,118 @@
+"""Plug-ins by name: a table of ours, entry points of others, and settings that travel as JSON.
+
+A file names an encoder or a method and its settings; the receiver looks the name up in its own tables. No code
+crosses the wire. A plug-in is a frozen dataclass with the class attributes `name` and `revision`; its fields are
+its settings, each a bool, int, float, str or a tuple of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+from fusionlearn.errors import SettingsError
+
+
+class Plugin:
+    """What encoders and methods have in common: a name, a revision, and settings as fields."""
+
+    name: ClassVar[str]
+    revision: ClassVar[int] = 1  # raised when the same settings start to mean something else
+
+
+P = TypeVar("P", bound=Plugin)
+
+
+def available(table: Mapping[str, str], group: str) -> dict[str, str]:
+    """Every name that can be made: ours, and those of installed packages that declare the entry-point group."""
+    others = {entry.name: entry.value for entry in importlib.metadata.entry_points(group=group)}
+    return {**others, **table}  # ours win: an installed package must not redefine what a task means
+
+
+def find(kind: type[P], name: str, table: Mapping[str, str], group: str) -> type[P]:
+    """The class of that name. Errors: SettingsError when nobody offers it."""
+    place = table.get(name) or available(table, group).get(name)
+    if place is None:
+        known = ", ".join(sorted(available(table, group)))
+        what = kind.__name__.lower()
+        raise SettingsError(f"no {what} is called '{name}'; there are {known}. Is a package missing?")
+    module, _, attribute = place.partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise SettingsError(f"'{name}' leads to {place}, which is not a {kind.__name__}.")
+    return found
+
+
+def to_json(plugin: Plugin) -> dict[str, Any]:
+    """Name, revision and settings: what a file says of a plug-in."""
+    settings = {item.name: getattr(plugin, item.name) for item in dataclasses.fields(typing.cast(Any, plugin))}
+    return {"name": plugin.name, "revision": plugin.revision, "settings": settings}
+
+
+def from_json(kind: type[P], value: Any, table: Mapping[str, str], group: str) -> P:
+    """The plug-in that a file speaks of. Errors: SettingsError for an unknown name, revision, field or type."""
+    what = kind.__name__.lower()
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise SettingsError(f"a{'n' if what[0] in 'aeiou' else ''} {what} is written as name, revision and settings.")
+    found = find(kind, value["name"], table, group)
+    revision = value.get("revision", found.revision)
+    if revision != found.revision:
+        raise SettingsError(
+            f"{what} '{found.name}' is of revision {revision} in the file, {found.revision} here; update fusionlearn."
+        )
+    settings = value.get("settings", {})
+    if not isinstance(settings, Mapping):
+        raise SettingsError(f"the settings of {what} '{found.name}' must be a table of names and values.")
+    return make(found, settings)
+
+
+def make(found: type[P], settings: Mapping[str, Any]) -> P:
+    """An instance with these settings, each checked against the type its field declares."""
+    fields = {item.name for item in dataclasses.fields(typing.cast(Any, found))}
+    unknown = sorted(set(settings) - fields)
+    if unknown:
+        known = ", ".join(sorted(fields)) or "none"
+        raise SettingsError(f"'{found.name}' has no setting '{unknown[0]}'; its settings are {known}.")
+    hints = typing.get_type_hints(found)
+    checked = {name: _value(found.name, name, value, hints[name]) for name, value in settings.items()}
+    try:
+        return found(**checked)
+    except TypeError as error:
+        raise SettingsError(
+            f"'{found.name}' cannot be made with these settings: one without default is missing."
+        ) from error
+
+
+def _value(owner: str, name: str, value: Any, hint: Any) -> Any:
+    """`value` as the type of the field, where JSON and TOML write it a little differently."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for choice in arguments:
+            if _fits(value, choice):
+                return _value(owner, name, value, choice)
+    elif _fits(value, hint):
+        if origin is tuple:
+            return tuple(_value(owner, name, item, arguments[0]) for item in value)
+        return float(value) if hint is float else value
+    wanted = getattr(hint, "__name__", None) if origin is None else str(hint).replace("typing.", "")
+    raise SettingsError(f"setting '{name}' of '{owner}' is {value!r}; {wanted or hint} is expected.")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is type(None) or hint is None:
+        return value is None
+    if origin is typing.Literal:
+        return value in arguments and type(value) in {type(choice) for choice in arguments}
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(_fits(item, arguments[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(hint, type) and isinstance(value, hint)

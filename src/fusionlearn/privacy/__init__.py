@@ -1,0 +1,1 @@
+"""Privacy: what an update gives away, measured."""

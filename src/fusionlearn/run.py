@@ -1,0 +1,550 @@
+"""The verbs: summarize, fuse, predict, and sums that know their members. Where the pieces meet.
+
+    Task ──summarize(data)──▶ Update ──fuse──▶ Model ──predict(data)──▶ answers
+
+The command line, the simulator and any hub call these very functions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionlearn import arrays, encoder, method
+from fusionlearn.arrays import Arrays, Data, as_numpy
+from fusionlearn.encoder import Chain, Encoder
+from fusionlearn.errors import DataError, Fault, FileError, SettingsError, UpdateError
+from fusionlearn.file import digest
+from fusionlearn.fixed import one_blas_thread
+from fusionlearn.keys import fingerprint
+from fusionlearn.method import Method
+from fusionlearn.problem import LABEL, ClassLabel, Column, NumberLabel, Schema, Table
+from fusionlearn.types import Member, Mode, Model, Noun, Privacy, Report, Signer, Task, Total, Update
+
+Answer: TypeAlias = Update | Total
+
+CHUNK_CELLS = 2**23  # encoded numbers held at a time when a table is read in pieces: 64 MiB of float64
+
+
+def new_task(
+    name: str,
+    columns: Mapping[str, Column],
+    label: ClassLabel | NumberLabel,
+    *,
+    method: Method | str = "ridge",
+    encoder: Encoder | str | Iterable[Encoder | str] = "table",
+    privacy: Privacy | Mode,
+    missing: Any = "refuse",
+    out_of_range: Any = "refuse",
+    **settings: Any,
+) -> Task:
+    """A task from its parts, names standing for methods and encoders with their default settings.
+
+    settings  further fields of Task: max_records, clients, max_bytes, prior
+    Errors: SettingsError when the parts do not fit each other.
+    """
+    parts = [encoder] if isinstance(encoder, Encoder | str) else list(encoder)
+    return Task(
+        name=name,
+        schema=Schema(dict(columns), label, missing, out_of_range),
+        encoder=Chain(tuple(_encoder(part) if isinstance(part, str) else part for part in parts)),
+        method=_method(method) if isinstance(method, str) else method,
+        privacy=privacy if isinstance(privacy, Privacy) else Privacy(privacy),
+        **settings,
+    )
+
+
+def _encoder(name: str) -> Encoder:
+    return encoder.make(name)
+
+
+def _method(name: str) -> Method:
+    return method.make(name)
+
+
+# --- the client -----------------------------------------------------------------------------------------------------
+
+
+def summarize(
+    task: Task,
+    data: Data | Iterable[Data],
+    *,
+    rng: np.random.Generator | None = None,
+    replaces: str = "",
+    place: str = "data",
+) -> Update:
+    """A client's whole job: its raw columns → one update.
+
+    data      column name -> cells, all of one length; or an iterable of such pieces, read once, for tables larger
+              than memory (held one at a time when the method is additive and exact, else joined)
+    rng       for methods that draw; default a fixed seed, so that doing it again gives the same update
+    replaces  digest of an earlier update of the same client that this one corrects
+    place     how errors name the data
+    Errors: DataError with every fault of the first faulty piece.
+    """
+    return client_pass(task, data, rng=rng, replaces=replaces, place=place).update
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What one pass over a client's data gave besides the update; it stays at the client."""
+
+    update: Update
+    rows: int  # raw rows read
+    dropped: int  # rows left out by the rule for missing values
+    clipped: int  # values moved to the end of their declared range
+
+
+def client_pass(
+    task: Task,
+    data: Data | Iterable[Data],
+    *,
+    rng: np.random.Generator | None = None,
+    replaces: str = "",
+    place: str = "data",
+    seen: Any = None,
+) -> Passed:
+    """`summarize`, which also tells what happened to the rows; `seen(clean, encoded)` is shown every piece."""
+    rng = rng or np.random.default_rng(0)
+    rows = dropped = clipped = 0
+    total: dict[str, Any] | None = None
+    held: list[Data] = []
+    streams = task.method.additive and task.method.exact
+    for piece in _pieces(data, chunk_rows(task)):
+        table, encoded, beyond = _encode(task, piece, place, first_row=rows + 1)
+        rows += len(table.kept)
+        dropped += int((~table.kept).sum())
+        clipped += table.clipped + beyond
+        if seen is not None:
+            seen(table.data, encoded)
+        if arrays.num_rows(encoded) == 0:
+            continue
+        if streams:
+            part = _summary(task, encoded, rng)
+            total = arrays.add(total, part) if total else part
+        else:
+            held.append(encoded)
+    if rows == dropped:
+        kind = "holds no rows" if not rows else "holds no complete rows: each of them misses a value the task needs"
+        raise DataError(place, [Fault("", kind)])
+    if held:
+        xp = array_api_compat.array_namespace(held[0][encoder.X])
+        joined = held[0] if len(held) == 1 else {key: xp.concat([part[key] for part in held]) for key in held[0]}
+        total = _summary(task, joined, rng)
+    assert total is not None
+    if rows - dropped > task.max_records:
+        told = f"has {rows - dropped} rows, the task allows {task.max_records} over all clients"
+        raise DataError(place, [Fault("", told, hint="ask the coordinator for a task with a larger max_records")])
+    task.method.check(total, task.problem, task.prior, place)
+    return Passed(Update(digest(task), total, replaces=replaces), rows, dropped, clipped)
+
+
+def chunk_rows(task: Task) -> int:
+    """Rows read at a time: a power of two that depends on the task alone, so that sums are cut at the same places."""
+    width = task.problem.num_features + len(task.schema.columns)
+    return int(2 ** max(8, min(16, int(np.log2(CHUNK_CELLS / width)))))
+
+
+def _pieces(data: Data | Iterable[Data], length: int) -> Iterator[Data]:
+    for part in [data] if isinstance(data, Mapping) else data:
+        rows = {len(cells) for cells in part.values()}
+        most = max(rows, default=0)
+        if most <= length or len(rows) > 1:
+            yield part
+        else:
+            for start in range(0, most, length):
+                yield {name: cells[start : start + length] for name, cells in part.items()}
+
+
+def _encode(
+    task: Task | Model, raw: Data, place: str, *, with_label: bool = True, first_row: int = 1
+) -> tuple[Table, dict[str, Any], int]:
+    """Clean columns and their features, which never leave the bounds the encoder declared."""
+    table = task.schema.read(raw, place=place, with_label=with_label, first_row=first_row)
+    encoded = dict(task.encoder.encode(table.data, task.schema, task.prior))
+    x = encoded[encoder.X]
+    bounds = np.array(task.problem.feature_bounds)
+    if tuple(x.shape) != (arrays.num_rows(table.data), len(bounds)):
+        raise SettingsError(f"the encoder gave features of shape {tuple(x.shape)}, it declared {len(bounds)} of them.")
+    host = as_numpy(x)
+    if not np.isfinite(host).all():
+        raise SettingsError(
+            "the encoder gave a feature that is not finite; the task's ranges and its encoder do not fit."
+        )
+    outside = np.abs(host) > bounds
+    beyond = int(outside.sum())
+    if beyond:
+        # A hair over is rounding, not a record out of range: clipped all the same, not counted.
+        beyond = int((np.abs(host) > bounds * (1 + 1e-9)).sum())
+        encoded[encoder.X] = np.clip(host, -bounds, bounds)
+    return table, encoded, beyond
+
+
+def _summary(task: Task, encoded: Data, rng: np.random.Generator) -> dict[str, Any]:
+    summary = task.method.summarize(encoded, task.problem, task.prior, rng=rng)
+    return {name: as_numpy(array) for name, array in summary.items()}
+
+
+# --- the server -----------------------------------------------------------------------------------------------------
+
+
+def fuse(
+    task: Task,
+    updates: Iterable[Answer],
+    *,
+    public: Data | None = None,
+    rng: np.random.Generator | None = None,
+    without: Iterable[str] = (),
+    accept_replacements: bool = False,
+    allow_unsigned: bool = True,
+) -> tuple[Model, Report]:
+    """The server's whole job: updates and totals in any order → one model, and a report for the coordinator.
+
+    updates              read once, one at a time when the method is additive; iterated twice with accept_replacements
+    public               the server's own raw columns, for methods that use them
+    without              signers or digests (or beginnings of at least 8 digits) to leave out
+    accept_replacements  let an update take the place of the one it names
+    allow_unsigned       False: refuse updates nobody signed
+    Errors: UpdateError naming the update that does not belong; SignatureError.
+    """
+    gate = Gate(task, without=without, accept_replacements=accept_replacements, allow_unsigned=allow_unsigned)
+    if accept_replacements:
+        gate.note_replacements(updates)
+    total: Arrays | None = None
+    held: list[tuple[str, Arrays]] = []
+    for answer in gate.admit(updates):
+        if not task.method.additive:
+            held.append((digest(answer), answer.arrays))
+        else:
+            total = arrays.add(total, answer.arrays) if total is not None else answer.arrays
+    if not gate.members:
+        left_out = " (all were left out)" if gate.left_out else ""
+        raise UpdateError(f"there is no update to fuse{left_out}: give at least one.")
+    summaries = [total] if total is not None else [summary for _, summary in sorted(held, key=lambda item: item[0])]
+    if total is not None:
+        task.method.check(total, task.problem, task.prior, "the total of all updates")
+    encoded_public = None if public is None else _encode(task, public, "public data", with_label=False)[1]
+    with one_blas_thread():
+        model_arrays, findings = task.method.fuse(
+            summaries, task.problem, task.prior, public=encoded_public, rng=rng or np.random.default_rng(0)
+        )
+    model = Model(
+        task=digest(task),
+        name=task.name,
+        schema=task.schema,
+        encoder=task.encoder,
+        method=task.method,
+        max_records=task.max_records,
+        arrays=model_arrays,
+        prior=task.prior,
+    )
+    notes = {"left_out": sorted(gate.left_out), "repeated": gate.repeated, "notices": gate.notices}
+    report = Report(digest(task), digest(model), tuple(sorted(gate.members)), {**findings, **notes})
+    return model, report
+
+
+class Gate:
+    """Admits the answers that belong to a task, each client once; remembers whom it admitted."""
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        without: Iterable[str] = (),
+        accept_replacements: bool = False,
+        allow_unsigned: bool = True,
+    ) -> None:
+        self.task, self.task_digest = task, digest(task)
+        self.without = [_prefix(text) for text in without]
+        self.accept_replacements, self.allow_unsigned = accept_replacements, allow_unsigned
+        self.replaced: dict[str, Signer] = {}  # digest -> the signer who replaced it
+        self.members: set[Member] = set()
+        self.by_signer: dict[Signer, str] = {}
+        self.left_out: set[str] = set()
+        self.repeated = 0
+        self.notices: list[str] = []
+        self.matched: set[str] = set()
+
+    def note_replacements(self, updates: Iterable[Answer]) -> None:
+        """A first pass: which digests were replaced, and by whom."""
+        if iter(updates) is updates:
+            raise UpdateError("to accept replacements the updates are read twice: give a list, not a generator.")
+        for answer in updates:
+            if isinstance(answer, Update) and answer.replaces and answer.signer:
+                self.replaced[answer.replaces] = answer.signer
+
+    def admit(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+        """Those that belong, checked; the same bytes a second time are passed over."""
+        for answer in answers:
+            members = self._members(answer)
+            if self._belongs(answer, members):
+                self.members |= set(members)
+                self.by_signer |= {signer: name for name, signer in members if signer}
+                yield answer
+        unused = [text for text in self.without if text not in self.matched]
+        if unused:
+            raise UpdateError(f"no update or signer begins with {unused[0]}, so it cannot be left out.")
+
+    def _belongs(self, answer: Answer, members: tuple[Member, ...]) -> bool:
+        place = name_of(answer)
+        if answer.task != self.task_digest:
+            raise UpdateError(
+                f"{place} answers task {answer.task[:12]}…, not this one ({self.task_digest[:12]}…). "
+                f"Ask for it to be made with this task file."
+            )
+        self._check_signer(answer, place)
+        if self._left_out(members, place, isinstance(answer, Total)):
+            return False
+        if isinstance(answer, Update) and digest(answer) in self.replaced:
+            if self.replaced[digest(answer)] == answer.signer:
+                self.notices.append(f"{place} was replaced by its signer")
+                return False
+            raise UpdateError(f"{place} is named as replaced by another signer: an update replaces one's own only.")
+        if self._repeated(answer, members, place):
+            return False
+        if isinstance(answer, Update) and answer.replaces and not self.accept_replacements:
+            raise UpdateError(
+                f"{place} says that it replaces {answer.replaces[:12]}…: accept that with --accept-replacement, "
+                f"or leave one out with --without."
+            )
+        if isinstance(answer, Total) and not self.task.method.additive:
+            raise UpdateError(
+                f"{place} is a total, but '{self.task.method.name}' needs every update separately: give the updates."
+            )
+        self.task.method.check(answer.arrays, self.task.problem, self.task.prior, place)
+        return True
+
+    def _check_signer(self, answer: Answer, place: str) -> None:
+        if not answer.signer and not self.allow_unsigned:
+            raise UpdateError(f"{place} is not signed: ask for a signed one, or allow it with --allow-unsigned.")
+        enrolled = self.task.clients
+        if enrolled != "open":
+            allowed = {*enrolled, self.task.signer} if isinstance(answer, Total) else set(enrolled)
+            strangers = {answer.signer} - allowed
+            if isinstance(answer, Total):
+                strangers |= {signer for _, signer in answer.members} - set(enrolled)
+            if strangers:
+                raise UpdateError(
+                    f"{place} is by {fingerprint(min(strangers)) or 'nobody'}, a key that the task does not list: "
+                    f"enrol it in a new task, or leave the file out."
+                )
+
+    def _left_out(self, members: tuple[Member, ...], place: str, is_total: bool) -> bool:
+        for text in self.without:
+            hits = [member for member in members if any(part.startswith(text) for part in member if part)]
+            if not hits:
+                continue
+            if is_total:
+                raise UpdateError(
+                    f"{place} holds {text}…, which is to be left out: take it from the total with "
+                    f"`fusionlearn subtract` and the update's file, then fuse."
+                )
+            self.matched.add(text)
+            self.left_out |= {name for name, _ in hits}
+            return True
+        return False
+
+    def _repeated(self, answer: Answer, members: tuple[Member, ...], place: str) -> bool:
+        """Whether all of it is known already; refused when a part is, or when a signer answers twice."""
+        known = set(members) & self.members
+        if known and len(known) == len(members):
+            self.repeated += 1
+            return True
+        if known:
+            raise UpdateError(
+                f"{place} and another total share the update {min(known)[0][:12]}…, which would count twice: "
+                f"subtract it from one of them."
+            )
+        for name, signer in members:
+            if signer and self.by_signer.get(signer, name) != name:
+                raise UpdateError(
+                    f"{place} is the second answer of {fingerprint(signer)}, with other bytes than "
+                    f"{self.by_signer[signer][:12]}…: a client answers once. To correct an answer, the client makes the "
+                    f"new one with --replaces {self.by_signer[signer][:12]}… and you fuse with --accept-replacement."
+                )
+        return False
+
+    def _members(self, answer: Answer) -> tuple[Member, ...]:
+        return answer.members if isinstance(answer, Total) else ((digest(answer), answer.signer),)
+
+
+def name_of(noun: Noun) -> str:
+    """How messages name a file: kind, digest, signer."""
+    kind = type(noun).__name__.lower()
+    by = f" by {fingerprint(noun.signer)}" if noun.signer else ""
+    return f"{kind} {digest(noun)[:12]}…{by}"
+
+
+def _prefix(text: str) -> str:
+    cleaned = text.replace(" ", "").replace("…", "").lower()
+    if len(cleaned) < 8 or not all(digit in "0123456789abcdef" for digit in cleaned):
+        raise UpdateError(f"'{text}' is neither a signer nor a digest: give at least their first 8 hex digits.")
+    return cleaned
+
+
+# --- totals ---------------------------------------------------------------------------------------------------------
+
+
+def add(task: Task, *answers: Answer, allow_unsigned: bool = True) -> Total:
+    """The sum of updates and totals, which knows its members.
+
+    A member given twice is counted once; another update by a signer who is in already is refused.
+    Errors: UpdateError, also when the method is not additive.
+    """
+    if not task.method.additive:
+        raise UpdateError(
+            f"'{task.method.name}' needs every update separately, so they cannot be added: fuse the updates themselves."
+        )
+    gate = Gate(task, allow_unsigned=allow_unsigned)
+    total: Arrays | None = None
+    for answer in gate.admit(answers):
+        total = arrays.add(total, answer.arrays) if total is not None else answer.arrays
+    if total is None:
+        raise UpdateError("there is no update to add: give at least one.")
+    return _checked_total(task, total, gate.members)
+
+
+def subtract(task: Task, total: Total, *answers: Answer) -> Total:
+    """The total without some of its members: what it would have been had they never been added.
+
+    Errors: UpdateError when one is not a member, or nothing would be left.
+    """
+    rest, members = total.arrays, set(total.members)
+    if total.task != digest(task):
+        raise UpdateError(f"{name_of(total)} belongs to another task: give the task it was made for.")
+    for answer in answers:
+        gone = set(answer.members if isinstance(answer, Total) else [(digest(answer), answer.signer)])
+        if not gone <= members:
+            raise UpdateError(f"{name_of(answer)} is not in {name_of(total)}, so it cannot be subtracted.")
+        members -= gone
+        rest = arrays.subtract(rest, answer.arrays)
+    if not members:
+        raise UpdateError("nothing would be left of the total: a total has at least one member.")
+    return _checked_total(task, rest, members)
+
+
+def _checked_total(task: Task, total: Arrays, members: set[Member]) -> Total:
+    task.method.check(total, task.problem, task.prior, "the total")
+    return Total(digest(task), total, tuple(sorted(members)))
+
+
+# --- anyone ---------------------------------------------------------------------------------------------------------
+
+
+def predict(model: Model, data: Data, *, place: str = "data", first_row: int = 1) -> dict[str, NDArray[Any]]:
+    """Answers for raw columns; the label's column, if there is one, is not looked at.
+
+    Returns {"label": (n,) text, "probability": (n, c)} for classes, {"value": (n,)} in the label's unit for
+    regression; rows that the rule "drop" leaves out get "" and NaN.
+    Errors: DataError; FileError when the model's arrays do not belong together.
+    """
+    table, encoded, _ = _encode(model, data, place, with_label=False, first_row=first_row)
+    answers = _answers(model, encoded)
+    label = model.schema.label
+    result: dict[str, NDArray[Any]] = {}
+    if isinstance(label, NumberLabel):
+        result["value"] = _spread(answers["value"] * (label.scale or 1.0) + (label.center or 0.0), table.kept)
+    else:
+        best = answers["probability"].argmax(axis=1)
+        names = np.array(model.schema.labels, dtype=object)[best]
+        full = np.full(len(table.kept), "", dtype=object)
+        full[table.kept] = names
+        result["label"] = full.astype(str)
+        result["probability"] = _spread(answers["probability"], table.kept)
+    return result
+
+
+def _answers(model: Model, encoded: Data) -> dict[str, NDArray[Any]]:
+    try:
+        with one_blas_thread():
+            answers = model.method.predict(model.arrays, encoded, model.problem, model.prior)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise FileError(
+            f"{name_of(model)}: its arrays do not belong together. Ask the coordinator for it again."
+        ) from error
+    if not all(np.isfinite(answer).all() for answer in answers.values()):
+        raise FileError(f"{name_of(model)}: its answers are not finite. Ask the coordinator for another model.")
+    return answers
+
+
+def _spread(values: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[Any]:
+    """Values of the kept rows in their places, NaN elsewhere."""
+    if kept.all():
+        return values
+    full = np.full((len(kept), *values.shape[1:]), np.nan)
+    full[kept] = values
+    return full
+
+
+def evaluate(model: Model, data: Data | Iterable[Data], *, place: str = "data") -> dict[str, Any]:
+    """How good a model is on labelled rows; rows that miss a value the task needs are left out and counted.
+
+    Returns rows, dropped and, for classes, accuracy, balanced_accuracy (mean recall of the classes present), log_loss,
+    brier and, for two classes, auc; for regression rmse, mae (in the label's unit) and r2.
+    """
+    truths: list[NDArray[Any]] = []
+    found: list[NDArray[Any]] = []
+    rows = dropped = 0
+    width = model.problem.num_features + len(model.schema.columns)
+    for piece in _pieces(data, max(256, CHUNK_CELLS // width)):
+        table, encoded, _ = _encode(model, piece, place, first_row=rows + 1)
+        rows += len(table.kept)
+        dropped += int((~table.kept).sum())
+        if arrays.num_rows(encoded):
+            answers = _answers(model, encoded)
+            truths.append(table.data[LABEL])
+            found.append(answers["probability"] if model.schema.labels else answers["value"])
+    if not truths:
+        raise DataError(place, [Fault("", "holds no complete rows to evaluate on")])
+    counts = {"rows": rows - dropped, "dropped": dropped}
+    return counts | metrics(np.concatenate(truths), np.concatenate(found), model.schema)
+
+
+def metrics(truth: NDArray[Any], found: NDArray[np.float64], schema: Schema) -> dict[str, Any]:
+    """Figures for encoded truth (n,) against probabilities (n, c) or scaled values (n,); see `evaluate`."""
+    label = schema.label
+    if isinstance(label, NumberLabel):
+        error = (found - truth) * (label.scale or 1.0)
+        spread = float(((truth - truth.mean()) ** 2).sum()) * (label.scale or 1.0) ** 2
+        r2 = 1.0 - float((error**2).sum()) / spread if spread > 0 else None
+        return {"rmse": float(np.sqrt((error**2).mean())), "mae": float(np.abs(error).mean()), "r2": r2}
+    guess = found.argmax(axis=1)
+    recalls = [float((guess[truth == k] == k).mean()) for k in np.unique(truth)]
+    of_truth = found[np.arange(len(truth)), truth]
+    hits = (truth[:, None] == np.arange(found.shape[1])).astype(float)
+    result: dict[str, Any] = {
+        "accuracy": float((guess == truth).mean()),
+        "balanced_accuracy": float(np.mean(recalls)),
+        "log_loss": float(-np.log(np.clip(of_truth, 1e-15, 1.0)).mean()),
+        "brier": float(((found - hits) ** 2).sum(axis=1).mean()),
+    }
+    if found.shape[1] == 2:
+        result["auc"] = auc(found[truth == 1, 1], found[truth == 0, 1])
+    return result
+
+
+def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float | None:
+    """The chance that a positive scores above a negative, ties counted half; None when one side is empty."""
+    if not len(positive) or not len(negative):
+        return None
+    ordered = np.sort(negative)
+    wins = np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right")
+    return float(wins.mean() / (2 * len(negative)))
+
+
+def signed_by(noun: Noun, signer: Signer) -> Literal[True]:
+    """True, or UpdateError when somebody else signed it."""
+    if noun.signer != signer:
+        raise UpdateError(f"{name_of(noun)} is not signed by {fingerprint(signer)}.")
+    return True
+
+
+def unsigned(noun: Any) -> Any:
+    """A copy without signature."""
+    return dataclasses.replace(noun, signer="", signature="")
