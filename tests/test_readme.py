@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +24,8 @@ PAGES = sorted(
 @pytest.mark.parametrize("path", PAGES, ids=[str(path.relative_to(ROOT)) for path in PAGES])
 def test_page_and_reality_agree(path: Path) -> None:
     parted = snippets.differences(path.read_text(encoding="utf-8"))
+    if any("cannot download" in difference.printed for difference in parted) and "FUSIONLEARN_DATA" not in os.environ:
+        pytest.skip("a data set of this page is neither in FUSIONLEARN_DATA nor to be downloaded from here")
     told = "\n\n".join(str(difference) for difference in parted)
     assert not parted, f"{path.name} (python docs/snippets.py --update {path.relative_to(ROOT)}):\n{told}"
 
