@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 from fusionlearn import datasets
-from fusionlearn.datasets import fetch, registry
+from fusionlearn.datasets import fetch, registry, tables
 from fusionlearn.datasets.registry import Dataset, File, Source
 from fusionlearn.errors import DatasetError, MissingExtra
 
@@ -240,12 +240,15 @@ def test_import_needs_no_extra() -> None:
 # --- finding ------------------------------------------------------------------------------------------------------
 
 
-def test_the_variable_comes_first(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "mine" / "cifar10"
+def test_the_variable_comes_first(cache: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(b"abc", (File("x.csv", 3, sha256(b"abc")),))
+    assert datasets.find("tiny") == cache / "tiny"
+    folder = tmp_path / "mine" / "tiny"
     folder.mkdir(parents=True)
-    (cache / "cifar10").mkdir(parents=True)
     monkeypatch.setenv(fetch.VARIABLE, str(tmp_path / "mine"))
-    assert datasets.find("cifar10") == folder
+    assert datasets.find("tiny") == folder
+    folder.rmdir()
+    assert datasets.find("tiny") == cache / "tiny"
 
 
 def test_the_variable_must_name_a_folder(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,7 +449,7 @@ def test_a_cache_without_the_kept_hash_is_not_trusted(cache: Path, serve: Serve)
 def test_only_the_named_members_are_unpacked(
     form: str, pack: Callable[..., bytes], cache: Path, serve: Serve, tmp_path: Path
 ) -> None:
-    content = pack(**{"in/a.csv": b"aa", "b.csv": b"bb", "../../escaped": b"!", "/tmp/escaped": b"!"})
+    content = pack(**{"in/a.csv": b"aa", "b.csv": b"bb", "../../escaped": b"!", "/absolute/escaped": b"!"})
     serve(content, (File("a.csv", 2, sha256(b"aa"), member="in/a.csv"), File("b.csv", 2)), form, sha256(content))
     folder = datasets.find("tiny")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a.csv": b"aa", "b.csv": b"bb"}
@@ -590,6 +593,22 @@ def test_another_seed_is_another_split(shared: Path) -> None:
     first, second = datasets.fed_heart_disease(), datasets.fed_heart_disease(seed=44)
     assert not np.array_equal(first["va"][1]["age"], second["va"][1]["age"])
     np.testing.assert_array_equal(first["va"][1]["age"], datasets.fed_heart_disease(seed=43)["va"][1]["age"])
+
+
+@pytest.mark.parametrize(("sick", "stratified"), [(0, False), (1, False), (2, False), (3, True)])
+def test_a_split_is_stratified_from_three_of_each_class(sick: int, stratified: bool) -> None:
+    model_selection = pytest.importorskip("sklearn.model_selection")
+    label = np.array([1] * sick + [0] * 20)
+    for seed in range(5):
+        train, test = tables._split({"row": np.arange(len(label)), "target": label}, seed)
+        expected = model_selection.train_test_split(
+            np.arange(len(label)),
+            test_size=0.34,
+            train_size=0.66,
+            random_state=seed,
+            stratify=label if stratified else None,
+        )
+        assert [train["row"].tolist(), test["row"].tolist()] == [sorted(part) for part in expected]
 
 
 def test_fed_heart_disease_names_scikit_learn_when_it_is_missing(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
