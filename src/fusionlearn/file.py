@@ -630,3 +630,29 @@ def _typed(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         raise SettingsError(f"'{name}' of a column must be text.")
     return value
+
+
+def describe(noun: Noun) -> dict[str, Any]:
+    """Kind, digest, signer, header entries and arrays (dtype, shape, bytes, SHA-256) of a noun, for people to look at."""
+    metadata, arrays = _parts(noun)
+    entries = {name: value for name, value in metadata.items() if name not in ("signer", "signature", "kind")}
+    entries |= {
+        name.removeprefix(LONG_PREFIX): array.tobytes().decode("utf-8", "replace")
+        for name, array in arrays.items()
+        if name.startswith(LONG_PREFIX)
+    }
+    header = {name: _parsed(value) for name, value in sorted(entries.items())}
+    listed = {
+        name: {"dtype": str(array.dtype), "shape": list(array.shape), "bytes": array.nbytes, "sha256": _sha256(array)}
+        for name, array in arrays.items()
+        if not name.startswith(LONG_PREFIX)
+    }
+    return {"kind": metadata["kind"], "digest": digest(noun), "signer": noun.signer, "header": header, "arrays": listed}
+
+
+def _parsed(text: str) -> Any:
+    """A header entry as JSON where it is a list or table, else as it is."""
+    if text[:1] in "[{":
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(text)
+    return text

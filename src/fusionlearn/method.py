@@ -41,7 +41,8 @@ class Moments:
     count: float  # rows
     class_count: NDArray[np.float64] | None  # (c,) rows of each class
     mean: NDArray[np.float64] | None  # (d,) mean of the features
-    second: NDArray[np.float64] | None  # (d+1, d+1) Σ [1 x][1 x]ᵀ, or (d+1,) its diagonal
+    second: NDArray[np.float64] | None  # (d+1, d+1) Σ w [1 x][1 x]ᵀ, or (d+1,) its diagonal
+    class_weight: NDArray[np.float64] | None = None  # (c,) w of a row of each class; None: all 1
 
 
 class Method(plugin.Plugin, abc.ABC):

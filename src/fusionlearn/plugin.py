@@ -117,3 +117,17 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(hint, type) and isinstance(value, hint)
+
+
+def describe(place: str) -> dict[str, Any]:
+    """First sentence of a plug-in's module and its settings with their defaults, for people."""
+    module, _, attribute = place.partition(":")
+    loaded = importlib.import_module(module)
+    found = getattr(loaded, attribute)
+    text = (loaded.__doc__ or found.__doc__ or "").strip()
+    summary = text.split("\n", 1)[0]
+    settings = [
+        f"{item.name} = {item.default!r}" if item.default is not dataclasses.MISSING else item.name
+        for item in dataclasses.fields(found)
+    ]
+    return {"summary": summary, "settings": settings}

@@ -177,7 +177,8 @@ class Ridge(Method):
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         gram, moment, _ = self._decode(summary, problem)
         counts = np.rint(moment[0] / self._weights(problem)) if problem.labels else None
-        return Moments(float(summary["count"]), counts, gram[0, 1:] / gram[0, 0], gram)
+        weights = None if self.class_weights == "none" else self._weights(problem)
+        return Moments(float(summary["count"]), counts, gram[0, 1:] / gram[0, 0], gram, weights)
 
     def loss(self, model: Arrays, summary: Arrays, problem: Problem) -> float | None:
         """Mean squared error, summed over the columns of the target: (wᵀGw - 2wᵀm + s) / n."""

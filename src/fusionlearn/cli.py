@@ -1,0 +1,800 @@
+"""The command line: one command for each verb.
+
+Every command has `--help` and `--json`, exits with 0 only on success, and says what is wrong in one sentence: never
+a traceback, never a cell's value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fusionlearn import __version__, encoder, file, keys, method, run
+from fusionlearn.errors import DataError, FileError, FusionlearnError, PrivacyError, SettingsError, UpdateError
+from fusionlearn.run import Answer
+from fusionlearn.types import SMALL_CELL, Model, Noun, Report, Task, Total, Update
+
+MEMBERS_ROOM = 2**26  # bytes a total's list of members may add to its arrays
+SLOW = 1.0  # seconds after which a progress bar appears
+PREDICT_ROWS = 16_384  # rows predicted at a time
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+# --- what every command shares --------------------------------------------------------------------------------------
+
+
+class Commands(click.Group):
+    """The group of commands; the one place where errors become sentences and exit codes."""
+
+    def main(self, args: Any = None, prog_name: str | None = None, **extra: Any) -> Any:
+        """Run a command; exits with 0 on success, 1 when it is refused, 2 for a wrong command line, 130 on Ctrl-C."""
+        given = list(sys.argv[1:] if args is None else args)
+        as_json = "--json" in given
+        extra["standalone_mode"] = False
+        try:
+            result = super().main(given, prog_name or "fusionlearn", **extra)
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            hint = f" See `{context.command_path} --help`." if context is not None else ""
+            _fail(error.format_message() + hint, "Usage", 2, as_json)
+        except (click.Abort, KeyboardInterrupt):
+            _fail("interrupted: nothing was written.", "Interrupted", 130, as_json)
+        except FusionlearnError as error:
+            _fail(str(error), type(error).__name__, 1, as_json)
+        except BrokenPipeError:  # the reader of a pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except MemoryError:
+            _fail("not enough memory: nothing was written.", "MemoryError", 1, as_json)
+        except Exception as error:  # a bug of ours: its message might quote a cell, so only its place is told
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(frame.filename).name}:{frame.lineno}"
+            _fail(f"internal error ({type(error).__name__} at {place}); nothing was written.", "Internal", 70, as_json)
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _fail(sentence: str, kind: str, code: int, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"ok": False, "error": sentence, "kind": kind}, ensure_ascii=False))
+    click.echo(f"Error: {sentence}", err=True)
+    sys.exit(code)
+
+
+def _say(text: str = "") -> None:
+    """To people, on stderr, so that stdout holds results only."""
+    click.echo(text, err=True)
+
+
+def _result(as_json: bool, value: dict[str, Any], lines: Iterable[str]) -> None:
+    """A command's result: one JSON object for machines, or lines for people."""
+    if as_json:
+        click.echo(json.dumps({"ok": True, **value}, ensure_ascii=False, allow_nan=False))
+    else:
+        for line in lines:
+            click.echo(line)
+
+
+class Bar:
+    """A progress bar that appears only when the work takes longer than a second and somebody watches."""
+
+    def __init__(self, what: str, total: float | None) -> None:
+        self.what, self.total, self.done = what, total, 0.0
+        self.start = time.monotonic()
+        self.bar: Any = None
+
+    def to(self, done: float) -> None:
+        """So much is done, in units of `total`."""
+        self.done = done
+        if self.bar is None and sys.stderr.isatty() and time.monotonic() - self.start > SLOW:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self.bar.start()
+            self.bar.add_task(self.what, total=self.total)
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=self.done)
+
+    def step(self) -> None:
+        """One more unit is done."""
+        self.to(self.done + 1)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+@contextlib.contextmanager
+def _bar(what: str, total: float | None) -> Iterator[Bar]:
+    bar = Bar(what, total)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def _path(**options: Any) -> Any:
+    return click.Path(path_type=Path, **options)
+
+
+def _json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")(function)
+
+
+def _key_options(function: F) -> F:
+    unsigned = click.option("--unsigned", is_flag=True, help="Do not sign the file that is written.")
+    key = click.option(
+        "--key", type=_path(), envvar="FUSIONLEARN_KEY", help="Private key to sign with [default: this user's own]."
+    )
+    return key(unsigned(function))
+
+
+def _trust_options(function: F) -> F:
+    allow = click.option("--allow-unsigned", is_flag=True, help="Accept files nobody signed.")
+    return allow(function)
+
+
+def _map_options(function: F) -> F:
+    show = click.option("--show-values", is_flag=True, help="Show faulty cells, on this terminal only.")
+    mapping = click.option("--map", "map_path", type=_path(), help="How this site's export is written (site.toml).")
+    return mapping(show(function))
+
+
+def _own_key(path: Path | None) -> Any:
+    """The key to sign with; this user's own is made at its first use."""
+    if path is not None:
+        return keys.load(path)
+    own = keys.home() / "key.pem"
+    if not own.exists():
+        keys.save(keys.generate(), own)
+        _say(f"Made your key pair {own} ({keys.fingerprint(keys.public_hex(keys.load(own)))}). Keep the file private.")
+    return keys.load(own)
+
+
+def _signed(noun: Any, key: Path | None, unsigned: bool) -> Any:
+    return noun if unsigned else file.sign(noun, _own_key(key))
+
+
+def _task(path: Path, allow_unsigned: bool) -> Task:
+    """A task file, its signature checked, its signer believed at first contact and held to ever after."""
+    task = file.read(path, Task)
+    if not task.signer:
+        if not allow_unsigned:
+            raise FileError(f"{path} is not signed: ask the coordinator for a signed one, or pass --allow-unsigned.")
+        return task
+    if keys.trust(task.name, task.signer):
+        _say(
+            f"First contact with '{task.name}': signed by {keys.fingerprint(task.signer)}. "
+            f"Compare these digits with the coordinator's by telephone."
+        )
+    return task
+
+
+def _model(path: Path, allow_unsigned: bool) -> Model:
+    model = file.read(path, Model)
+    if not model.signer:
+        if not allow_unsigned:
+            raise FileError(f"{path} is not signed: ask the coordinator for a signed one, or pass --allow-unsigned.")
+    elif keys.trust(model.name, model.signer):
+        _say(f"First contact with '{model.name}': signed by {keys.fingerprint(model.signer)}.")
+    return model
+
+
+class Answers:
+    """Update and total files, read one at a time, as often as asked."""
+
+    def __init__(self, task: Task, paths: Iterable[Path], what: str = "reading updates") -> None:
+        self.task, self.paths, self.what = task, list(paths), what
+        self.names: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Answer]:
+        with _bar(self.what, len(self.paths)) as bar:
+            for path in self.paths:
+                answer: Noun = file.read(path, max_bytes=self.task.max_bytes + MEMBERS_ROOM)
+                if not isinstance(answer, Update | Total):
+                    kind = type(answer).__name__.lower()
+                    raise UpdateError(f"{path} is a {kind}; updates and totals can be fused.")
+                if isinstance(answer, Update) and path.stat().st_size > self.task.max_bytes:
+                    raise UpdateError(f"{path} is larger than the {self.task.max_bytes} bytes the task allows.")
+                self.names[file.digest(answer)] = path.name
+                try:
+                    yield answer
+                except GeneratorExit:
+                    raise
+                bar.step()
+
+
+@contextlib.contextmanager
+def _naming(answers: Answers) -> Iterator[None]:
+    """Errors name an update by its digest; people know it by its file's name."""
+    try:
+        yield
+    except UpdateError as error:
+        text = str(error)
+        for name, path in answers.names.items():
+            text = text.replace(f"update {name[:12]}…", f"{path} ({name[:12]}…)", 1)
+            text = text.replace(f"total {name[:12]}…", f"{path} ({name[:12]}…)", 1)
+        raise UpdateError(text) from error
+
+
+def _source(path: Path, schema: Any, map_path: Path | None, *, with_label: bool = True) -> Any:
+    from fusionlearn import site
+
+    site_map = site.SiteMap.load(map_path) if map_path else site.SiteMap()
+    return site.open_source(path, schema, site_map, with_label=with_label)
+
+
+def _tell_ignored(source: Any) -> None:
+    if source.ignored:
+        shown = ", ".join(source.ignored[:8]) + (", …" if len(source.ignored) > 8 else "")
+        _say(
+            f"Ignored {len(source.ignored)} undeclared column{'s' * (len(source.ignored) > 1)}, never loaded: {shown}."
+        )
+
+
+def _watched(source: Any, rows: int, what: str) -> Iterator[Any]:
+    """Pieces of a table, with a progress bar by the share of the file that was read."""
+    with _bar(what, 1.0) as bar:
+        for piece in source.pieces(rows):
+            yield piece
+            bar.to(getattr(source, "fraction", 0.0))
+
+
+def _kept(pieces: Iterable[Any], fraction: float, *, held: bool) -> Iterator[Any]:
+    """Of each piece the rows that are held back, or the others."""
+    from fusionlearn import site
+
+    first = 1
+    for piece in pieces:
+        count = max((len(cells) for cells in piece.values()), default=0)
+        mask = site.hold_out_mask(first, count, fraction)
+        first += count
+        chosen = [i for i, back in enumerate(mask) if back == held]
+        yield {name: _take(cells, chosen) for name, cells in piece.items()}
+
+
+def _take(cells: Any, rows: list[int]) -> Any:
+    return [cells[i] for i in rows] if isinstance(cells, list | tuple) else cells[rows]
+
+
+@contextlib.contextmanager
+def _showing(show_values: bool, source: Any) -> Iterator[None]:
+    """With --show-values and a person at the terminal, the faulty cells go to that terminal, nowhere else."""
+    try:
+        yield
+    except DataError as error:
+        if show_values:
+            _show_cells(source, error)
+        raise
+
+
+def _show_cells(source: Any, error: DataError) -> None:
+    if not sys.stderr.isatty():
+        _say("Values are shown on a terminal only: run the command there.")
+        return
+    wanted = {(row, fault.column) for fault in error.faults for row in fault.rows}
+    first = 1
+    for piece in source.pieces(PREDICT_ROWS):
+        count = max((len(cells) for cells in piece.values()), default=0)
+        for row, column in sorted(wanted):
+            if first <= row < first + count and column in piece:
+                _say(f"  row {row}, {column}: {piece[column][row - first]!r}")
+        first += count
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} GB"
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="fusionlearn")
+def main() -> None:
+    """One-shot federated learning: each client sends one file, once; the server fuses them into one model.
+
+    A task goes out; each client summarizes its data into one update; the server fuses the updates into one model.
+    Start with `fusionlearn demo`.
+    """
+
+
+# --- the coordinator ------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("toml", type=_path())
+@click.option("-o", "--output", type=_path(), required=True, help="The task file to write.")
+@_key_options
+@_json_option
+def new(toml: Path, output: Path, key: Path | None, unsigned: bool, as_json: bool) -> None:
+    """Make a signed task from settings (see docs/reference/task-toml.md)."""
+    from fusionlearn import settings
+
+    task = _signed(settings.task_from_toml(toml), key, unsigned)
+    file.write(output, task)
+    problem = task.problem
+    upload = sum(spec.max_bytes for spec in task.method.declare(problem, task.prior).values())
+    value = {
+        "task": str(output), "digest": file.digest(task), "signer": task.signer, "name": task.name,
+        "kind": problem.kind, "features": problem.num_features, "method": task.method.name, "upload_bytes": upload,
+    }  # fmt: skip
+    classes = f", {len(problem.labels)} classes" if problem.labels else ""
+    _result(as_json, value, [
+        f"Wrote {output}: '{task.name}', {problem.kind}, {problem.num_features} features{classes}.",
+        f"Method {task.method.name}: each client uploads about {_size(upload)}, once. "
+        f"Privacy '{task.privacy.mode}', small cells {task.privacy.small_cells}.",
+        f"Digest {file.digest(task)[:16]}…, " + _signer_text(task),
+    ])  # fmt: skip
+
+
+def _signer_text(noun: Noun) -> str:
+    return f"signed by {keys.fingerprint(noun.signer)}." if noun.signer else "not signed."
+
+
+@main.command()
+@click.argument("task_path", metavar="TASK", type=_path())
+@click.argument("update_paths", metavar="UPDATE...", type=_path(), nargs=-1, required=True)
+@click.option("-o", "--output", type=_path(), required=True, help="The model file to write.")
+@click.option(
+    "--report", "report_path", type=_path(), help="Also write the coordinator's report (.json for plain JSON)."
+)
+@click.option(
+    "--without", multiple=True, metavar="SIGNER|DIGEST", help="Leave one client out (first 8 digits will do)."
+)
+@click.option("--accept-replacement", is_flag=True, help="Let an update take the place of the one it names.")
+@_trust_options
+@_key_options
+@_json_option
+def fuse(
+    task_path: Path, update_paths: tuple[Path, ...], output: Path, report_path: Path | None, without: tuple[str, ...],
+    accept_replacement: bool, allow_unsigned: bool, key: Path | None, unsigned: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Fuse updates and totals into one model: the server's whole job."""
+    task = _task(task_path, allow_unsigned)
+    answers = Answers(task, update_paths)
+    with _naming(answers):
+        model, report = run.fuse(
+            task, answers, without=without, accept_replacements=accept_replacement, allow_unsigned=allow_unsigned
+        )
+    model = _signed(model, key, unsigned)
+    report = dataclasses.replace(report, model=file.digest(model))
+    if report_path is not None:
+        from fusionlearn.report import diagnose
+
+        answers.what = "looking at each client"
+        report = _signed(diagnose(task, model, report, answers, answers.names), key, unsigned)
+    size = file.write(output, model)
+    if report_path is not None:
+        _write_report(report_path, report)
+    findings = report.findings
+    value = {
+        "model": str(output), "digest": file.digest(model), "signer": model.signer, "bytes": size,
+        "members": [list(member) for member in report.members], "findings": findings,
+        "report": str(report_path) if report_path else None,
+    }  # fmt: skip
+    _result(as_json, value, _fused_lines(task, model, report, output, size, report_path))
+
+
+def _fused_lines(
+    task: Task, model: Model, report: Report, output: Path, size: int, report_path: Path | None
+) -> Iterator[str]:
+    findings = report.findings
+    clients = len(report.members)
+    records = f", {findings['records']} records" if "records" in findings else ""
+    yield f"Fused {clients} client{'s' * (clients != 1)}{records} with {task.method.name}: {output} ({_size(size)})."
+    if "penalty" in findings:
+        yield f"Penalty {findings['penalty']:.3g} of the records, chosen from the sums."
+    if findings.get("repeated"):
+        yield f"{findings['repeated']} repeated file(s) counted once."
+    if findings.get("left_out"):
+        yield f"Left out: {', '.join(name[:12] + '…' for name in findings['left_out'])}."
+    if report_path is not None:
+        yield from _client_lines(findings["clients"])
+    for notice in findings.get("notices", []):
+        yield f"Notice: {notice}"
+    yield f"Digest {file.digest(model)[:16]}…, {_signer_text(model)}"
+    if report_path is not None:
+        yield f"Report for the coordinator alone: {report_path}."
+
+
+def _client_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    width = max([6, *(len(row["client"]) for row in rows)])
+    yield f"{'client':<{width}}  {'records':>8}  {'share':>6}  {'loss':>7}  {'loss without it':>15}"
+    for row in rows:
+        records = "n/a" if row["records"] is None else str(row["records"])
+        share = "n/a" if row["share"] is None else f"{row['share']:.1%}"
+        loss = "n/a" if row["loss"] is None else f"{row['loss']:.4f}"
+        without = "not available" if row["loss_without"] is None else f"{row['loss_without']:.4f}"
+        yield f"{row['client']:<{width}}  {records:>8}  {share:>6}  {loss:>7}  {without:>15}"
+
+
+def _write_report(path: Path, report: Report) -> None:
+    if path.suffix != ".json":
+        file.write(path, report)
+        return
+    plain = {"task": report.task, "model": report.model, "members": report.members, "findings": report.findings}
+    with file.replacing(path, "w", encoding="utf-8") as out:
+        json.dump(plain, out, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+@main.command()
+@click.argument("task_path", metavar="TASK", type=_path())
+@click.argument("update_paths", metavar="UPDATE...", type=_path(), nargs=-1, required=True)
+@click.option("-o", "--output", type=_path(), required=True, help="The total file to write.")
+@_trust_options
+@_key_options
+@_json_option
+def add(
+    task_path: Path, update_paths: tuple[Path, ...], output: Path, allow_unsigned: bool, key: Path | None,
+    unsigned: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Add updates and totals into one total that knows its members."""
+    task = _task(task_path, allow_unsigned)
+    answers = Answers(task, update_paths)
+    with _naming(answers):
+        total = run.add(task, *answers, allow_unsigned=allow_unsigned)
+    _write_total(_signed(total, key, unsigned), output, as_json)
+
+
+@main.command()
+@click.argument("task_path", metavar="TASK", type=_path())
+@click.argument("total_path", metavar="TOTAL", type=_path())
+@click.argument("update_paths", metavar="UPDATE...", type=_path(), nargs=-1, required=True)
+@click.option("-o", "--output", type=_path(), required=True, help="The total file to write.")
+@_trust_options
+@_key_options
+@_json_option
+def subtract(
+    task_path: Path, total_path: Path, update_paths: tuple[Path, ...], output: Path, allow_unsigned: bool,
+    key: Path | None, unsigned: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Take members out of a total: what it would have been had they never been added."""
+    task = _task(task_path, allow_unsigned)
+    total = file.read(total_path, Total, max_bytes=task.max_bytes + MEMBERS_ROOM)
+    answers = Answers(task, update_paths)
+    with _naming(answers):
+        rest = run.subtract(task, total, *answers)
+    _write_total(_signed(rest, key, unsigned), output, as_json)
+
+
+def _write_total(total: Total, output: Path, as_json: bool) -> None:
+    size = file.write(output, total)
+    members = [list(member) for member in total.members]
+    value = {"total": str(output), "digest": file.digest(total), "members": members, "bytes": size}
+    _result(as_json, value, [f"Wrote {output}: a total of {len(members)} update(s), {_size(size)}."])
+
+
+# --- the client -----------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("task_path", metavar="TASK", type=_path())
+@click.argument("data", type=_path())
+@_map_options
+@click.option("--draft", type=_path(), help="Write the drafted site.toml here [default: print it].")
+@_trust_options
+@_json_option
+def check(
+    task_path: Path, data: Path, map_path: Path | None, show_values: bool, draft: Path | None, allow_unsigned: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """List all problems of a site's export at once, and draft a site.toml for it."""
+    from fusionlearn import site
+
+    task = _task(task_path, allow_unsigned)
+    faults: list[Any] = []
+    stats: Any = None
+    source: Any = None
+    try:
+        source = _source(data, task.schema, map_path)
+        with _bar("checking", 1.0):
+            faults, stats = site.faults(source, task.schema)
+    except DataError as error:
+        faults = list(error.faults)
+    drafted = site.draft(data, task.schema, faults, show_values=show_values and sys.stderr.isatty()) if faults else None
+    if faults and show_values and source is not None:
+        _show_cells(source, DataError(str(data), faults))
+    if draft is not None and drafted is not None:
+        with file.replacing(draft, "w", encoding="utf-8") as out:
+            out.write(drafted)
+    ignored = list(source.ignored) if source is not None else []
+    value = {
+        "data": str(data), "ok": not faults, "problems": [dataclasses.asdict(fault) for fault in faults],
+        "ignored": ignored, "draft": drafted, "records": getattr(stats, "rows", None),
+    }  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(value, ensure_ascii=False))
+    else:
+        if source is not None:
+            _tell_ignored(source)
+        for line in _checked_lines(data, faults, stats, drafted, draft):
+            click.echo(line)
+    if faults:
+        sys.exit(1)
+
+
+def _checked_lines(data: Path, faults: list[Any], stats: Any, drafted: str | None, draft: Path | None) -> Iterator[str]:
+    if not faults:
+        yield f"{data} fits the task: {stats.rows} rows. Next: fusionlearn summarize."
+        return
+    yield f"{data} has {len(faults)} problem{'s' * (len(faults) > 1)}:"
+    for fault in faults:
+        yield f"  - {fault}"
+    if draft is not None:
+        yield f"A drafted map is in {draft}: complete it and pass it with --map."
+    elif drafted:
+        yield "A drafted map (keep it as site.toml, complete it, pass it with --map site.toml):"
+        yield ""
+        yield drafted.rstrip()
+
+
+@main.command()
+@click.argument("task_path", metavar="TASK", type=_path())
+@click.argument("data", type=_path())
+@click.option("-o", "--output", type=_path(), required=True, help="The update file to write.")
+@_map_options
+@click.option(
+    "--hold-out", type=click.FloatRange(0, 1, max_open=True), default=0.0, metavar="SHARE",
+    help="Keep this share of the rows back for local evaluation (evaluate --held-out SHARE).",
+)  # fmt: skip
+@click.option("--replaces", default="", metavar="DIGEST", help="This update corrects an earlier one of yours.")
+@click.option("--accept-small-cells", is_flag=True, help="Agree to the leakage page, small cells included, unasked.")
+@click.option("--yes", is_flag=True, help="Agree to the leakage page unasked when it names no small cells.")
+@_trust_options
+@_key_options
+@_json_option
+def summarize(
+    task_path: Path, data: Path, output: Path, map_path: Path | None, show_values: bool, hold_out: float,
+    replaces: str, accept_small_cells: bool, yes: bool, allow_unsigned: bool, key: Path | None, unsigned: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Summarize a table into one update: the client's whole job. Shows what leaves before it is written."""
+    from fusionlearn.privacy.leakage import Witness
+
+    task = _task(task_path, allow_unsigned)
+    signing = None if unsigned else _own_key(key)
+    _check_enrolled(task, signing)
+    if replaces and not keys.is_signer(replaces):
+        raise SettingsError("--replaces takes the whole digest of your earlier update: `fusionlearn inspect` shows it.")
+    source = _source(data, task.schema, map_path)
+    _tell_ignored(source)
+    witness = Witness(task)
+    pieces = _watched(source, run.chunk_rows(task), "summarizing")
+    with _showing(show_values, source):
+        passed = run.client_pass(
+            task,
+            _kept(pieces, hold_out, held=False) if hold_out else pieces,
+            replaces=replaces,
+            place=source.place,
+            seen=witness,
+        )
+    update = passed.update if signing is None else file.sign(passed.update, signing)
+    size = len(file.to_bytes(update))
+    if size > task.max_bytes:
+        raise SettingsError(
+            f"the update takes {size} bytes, the task allows {task.max_bytes}: ask for a larger max_bytes."
+        )
+    page = witness.page(update)
+    _say(f"About to leave this site: {len(update.arrays)} arrays, {_size(size)}, digest {file.digest(update)[:16]}…")
+    for line in page.lines():
+        _say(f"  {line}")
+    if passed.dropped:
+        _say(f"  {passed.dropped} incomplete rows were left out, as the task says.")
+    if passed.clipped:
+        _say(f"  {passed.clipped} values were moved to the end of their range, as the task says.")
+    _agree(task, page, accept_small_cells, yes)
+    file.write(output, update)
+    value = {
+        "update": str(output), "digest": file.digest(update), "signer": update.signer, "bytes": size,
+        "leakage": page.to_json(), "dropped": passed.dropped, "clipped": passed.clipped,
+        "ignored": list(source.ignored),
+    }  # fmt: skip
+    _result(
+        as_json, value, [f"Wrote {output} ({_size(size)}), {_signer_text(update)} Send it to the coordinator, once."]
+    )
+
+
+def _check_enrolled(task: Task, signing: Any) -> None:
+    if task.clients == "open":
+        return
+    own = keys.public_hex(signing) if signing is not None else ""
+    if own not in task.clients:
+        raise UpdateError(
+            f"your key {keys.fingerprint(own) or '(none)'} is not among the {len(task.clients)} the task lists: "
+            f"send the coordinator your .pub file, or sign with --key."
+        )
+
+
+def _agree(task: Task, page: Any, accept_small_cells: bool, yes: bool) -> None:
+    """The client agrees to its leakage page, or nothing is written."""
+    if page.has_small_cells and task.privacy.small_cells != "allow":
+        raise PrivacyError(
+            f"the task does not allow classes or categories held by fewer than {SMALL_CELL} people: add records, or ask "
+            f'the coordinator for a task with small_cells = "allow". Nothing was written.'
+        )
+    if accept_small_cells or (yes and not page.has_small_cells):
+        return
+    try:
+        agreed = click.confirm("Write this update?", default=False, err=True)
+    except click.Abort:
+        agreed = False
+    if not agreed:
+        flag = "--accept-small-cells" if page.has_small_cells else "--yes"
+        raise PrivacyError(f"not agreed, so nothing was written. To agree unasked, pass {flag}.")
+
+
+# --- anyone ---------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("path", metavar="FILE", type=_path())
+@_json_option
+def inspect(path: Path, as_json: bool) -> None:
+    """Show a file's header, arrays, sizes, digest and signature: what leaves a site, before it leaves."""
+    noun: Noun = file.read(path)
+    view = file.describe(noun)
+    _result(as_json, {"file": str(path), "bytes": path.stat().st_size, **view}, _inspected_lines(path, view))
+
+
+def _inspected_lines(path: Path, view: dict[str, Any]) -> Iterator[str]:
+    yield f"{path}: {view['kind']}, {_size(path.stat().st_size)}"
+    yield f"digest  {view['digest']}"
+    yield f"signer  {view['signer'] or 'not signed'}" + (" (signature is right)" if view["signer"] else "")
+    yield "header"
+    for name, value in view["header"].items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        yield f"  {name:<12} {text if len(text) <= 400 else text[:397] + '…'}"
+    yield f"arrays ({len(view['arrays'])})"
+    for name, array in view["arrays"].items():
+        shape = "×".join(str(length) for length in array["shape"]) or "one number"
+        yield f"  {name:<16} {array['dtype']:<8} {shape:<14} {_size(array['bytes'])}"
+
+
+@main.command()
+@click.argument("model_path", metavar="MODEL", type=_path())
+@click.argument("data", type=_path())
+@click.option("-o", "--output", type=_path(), required=True, help="The CSV file to write: one line a row.")
+@_map_options
+@_trust_options
+@_json_option
+def predict(
+    model_path: Path, data: Path, output: Path, map_path: Path | None, show_values: bool, allow_unsigned: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Predict for every row of a table; its label column, if there is one, is not read."""
+    model = _model(model_path, allow_unsigned)
+    source = _source(data, model.schema, map_path, with_label=False)
+    _tell_ignored(source)
+    rows = skipped = 0
+    with _showing(show_values, source), file.replacing(output, "w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        labels = model.schema.labels
+        writer.writerow(["row", "prediction", *(f"p({label})" for label in labels)])
+        for piece in _watched(source, PREDICT_ROWS, "predicting"):
+            answers = run.predict(model, piece, place=source.place, first_row=rows + 1)
+            for line in _predicted(answers, rows + 1):
+                writer.writerow(line)
+                skipped += line[1] == ""
+            rows += len(next(iter(answers.values())))
+        if not rows:
+            raise DataError(source.place, [_empty()])
+    note = f" {skipped} rows miss a value the task needs and have no prediction." if skipped else ""
+    value = {"predictions": str(output), "rows": rows, "skipped": skipped}
+    _result(as_json, value, [f"Wrote {output}: {rows} rows.{note}"])
+
+
+def _empty() -> Any:
+    from fusionlearn.errors import Fault
+
+    return Fault("", "holds no rows")
+
+
+def _predicted(answers: dict[str, Any], first: int) -> Iterator[list[Any]]:
+    if "value" in answers:
+        for i, value in enumerate(answers["value"].tolist()):
+            yield [first + i, "" if value != value else repr(value)]
+        return
+    for i, (label, chances) in enumerate(zip(answers["label"].tolist(), answers["probability"].tolist(), strict=True)):
+        yield [first + i, label, *("" if chance != chance else f"{chance:.6f}" for chance in chances)]
+
+
+@main.command()
+@click.argument("model_path", metavar="MODEL", type=_path())
+@click.argument("data", type=_path())
+@click.option(
+    "--held-out", type=click.FloatRange(0, 1, max_open=True), default=0.0, metavar="SHARE",
+    help="Only the rows that `summarize --hold-out SHARE` kept back.",
+)  # fmt: skip
+@_map_options
+@_trust_options
+@_json_option
+def evaluate(
+    model_path: Path, data: Path, held_out: float, map_path: Path | None, show_values: bool, allow_unsigned: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Say how good a model is on labelled rows."""
+    model = _model(model_path, allow_unsigned)
+    source = _source(data, model.schema, map_path)
+    _tell_ignored(source)
+    pieces = _watched(source, PREDICT_ROWS, "evaluating")
+    with _showing(show_values, source):
+        found = run.evaluate(model, _kept(pieces, held_out, held=True) if held_out else pieces, place=source.place)
+    shown = [f"{name.replace('_', ' '):<18} {value:.4f}" for name, value in found.items() if isinstance(value, float)]
+    dropped = f", {found['dropped']} incomplete rows left out" if found["dropped"] else ""
+    _result(as_json, found, [f"{found['rows']} rows{dropped}", *shown])
+
+
+@main.command()
+@click.option("-o", "--output", type=_path(), help="Where to write the private key [default: this user's own].")
+@_json_option
+def keygen(output: Path | None, as_json: bool) -> None:
+    """Make a key pair: a private key and, beside it, the public one to send to the coordinator."""
+    path = output or keys.home() / "key.pem"
+    key = keys.generate()
+    keys.save(key, path)
+    signer = keys.public_hex(key)
+    public = path.with_name(path.name + ".pub")
+    value = {"private": str(path), "public": str(public), "signer": signer, "fingerprint": keys.fingerprint(signer)}
+    _result(as_json, value, [
+        f"Wrote {path} (keep it private) and {public} (send it to the coordinator).",
+        f"Fingerprint {keys.fingerprint(signer)}",
+    ])  # fmt: skip
+
+
+@main.command()
+@_json_option
+def methods(as_json: bool) -> None:
+    """List the methods that can be named in a task."""
+    _table(as_json, "methods", method.available())
+
+
+@main.command()
+@_json_option
+def encoders(as_json: bool) -> None:
+    """List the encoders that can be named in a task."""
+    _table(as_json, "encoders", encoder.available())
+
+
+def _table(as_json: bool, what: str, available: dict[str, str]) -> None:
+    """Name, first sentence of the module, settings with their defaults."""
+    from fusionlearn import plugin
+
+    rows = [{"name": name, **plugin.describe(place)} for name, place in sorted(available.items())]
+    lines = []
+    for row in rows:
+        lines.append(f"{row['name']:<16} {row['summary']}")
+        lines += [f"{'':<16}   {setting}" for setting in row["settings"]]
+    _result(as_json, {what: rows}, lines)
+
+
+@main.command()
+@click.option("--seed", default=0, show_default=True, help="Of the split into clients.")
+@_json_option
+def demo(seed: int, as_json: bool) -> None:
+    """Twenty very uneven clients on scikit-learn's digits: methods against local and pooled models."""
+    from fusionlearn import demo as module
+
+    with _bar("training", 1.0) as bar:
+        result = module.rows(seed=seed, progress=bar.to)
+    if as_json:
+        click.echo(json.dumps({"ok": True, **result}, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    module.render(result, Console(width=None if sys.stdout.isatty() else 100))
