@@ -38,13 +38,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Commands(click.Group):
     """The group of commands; the one place where errors become sentences and exit codes."""
 
-    def main(self, args: Any = None, prog_name: str | None = None, **extra: Any) -> Any:
+    def main(self, args: Any = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
         """Run a command; exits with 0 on success, 1 when it is refused, 2 for a wrong command line, 130 on Ctrl-C."""
         given = list(sys.argv[1:] if args is None else args)
         as_json = "--json" in given
         extra["standalone_mode"] = False
         try:
-            result = super().main(given, prog_name or "fusionlearn", **extra)
+            result = super().main(given, prog_name or "fusionlearn", *rest, **extra)
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             hint = f" See `{context.command_path} --help`." if context is not None else ""
@@ -58,7 +58,7 @@ class Commands(click.Group):
             sys.exit(1)
         except MemoryError:
             _fail("not enough memory: nothing was written.", "MemoryError", 1, as_json)
-        except Exception as error:  # a bug of ours: its message might quote a cell, so only its place is told
+        except Exception as error:  # noqa: BLE001 - a bug of ours: its message might quote a cell, so only its place is told
             frame = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(frame.filename).name}:{frame.lineno}"
             _fail(f"internal error ({type(error).__name__} at {place}); nothing was written.", "Internal", 70, as_json)
@@ -337,7 +337,7 @@ def new(toml: Path, output: Path, key: Path | None, unsigned: bool, as_json: boo
     classes = f", {len(problem.labels)} classes" if problem.labels else ""
     _result(as_json, value, [
         f"Wrote {output}: '{task.name}', {problem.kind}, {problem.num_features} features{classes}.",
-        f"Method {task.method.name}: each client uploads about {_size(upload)}, once. "
+        f"Method {task.method.name}: each client uploads about {_size(upload)}, once.",
         f"Privacy '{task.privacy.mode}', small cells {task.privacy.small_cells}.",
         f"Digest {file.digest(task)[:16]}…, " + _signer_text(task),
     ])  # fmt: skip
@@ -587,9 +587,7 @@ def summarize(
     update = passed.update if signing is None else file.sign(passed.update, signing)
     size = len(file.to_bytes(update))
     if size > task.max_bytes:
-        raise SettingsError(
-            f"the update takes {size} bytes, the task allows {task.max_bytes}: ask for a larger max_bytes."
-        )
+        raise SettingsError(f"the update takes {size} bytes, the task allows {task.max_bytes}: ask for more max_bytes.")
     page = witness.page(update)
     _say(f"About to leave this site: {len(update.arrays)} arrays, {_size(size)}, digest {file.digest(update)[:16]}…")
     for line in page.lines():
@@ -625,8 +623,8 @@ def _agree(task: Task, page: Any, accept_small_cells: bool, yes: bool) -> None:
     """The client agrees to its leakage page, or nothing is written."""
     if page.has_small_cells and task.privacy.small_cells != "allow":
         raise PrivacyError(
-            f"the task does not allow classes or categories held by fewer than {SMALL_CELL} people: add records, or ask "
-            f'the coordinator for a task with small_cells = "allow". Nothing was written.'
+            f"the task does not allow classes or categories held by fewer than {SMALL_CELL} people: add records, or "
+            f'ask the coordinator for a task with small_cells = "allow". Nothing was written.'
         )
     if accept_small_cells or (yes and not page.has_small_cells):
         return

@@ -77,7 +77,7 @@ def verify(noun: Noun, place: str = "file") -> None:
         raise SignatureError(f"{place} is not signed. Ask its maker to sign it, or allow it with --allow-unsigned.")
     if not keys.verify_bytes(noun.signer, noun.signature, manifest(noun)):
         raise SignatureError(
-            f"{place}: the signature is wrong, so the file was altered after {keys.fingerprint(noun.signer)} signed it. "
+            f"{place}: the signature is wrong: the file was altered after {keys.fingerprint(noun.signer)} signed it. "
             f"Ask for it again."
         )
 
@@ -260,7 +260,7 @@ def _unpack(content: bytes, place: str) -> tuple[dict[str, str], dict[str, NDArr
     import safetensors
 
     try:
-        loaded = safetensors.deserialize(content)
+        loaded = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise FileError(f"{place} is not a valid safetensors file.") from error
     arrays = {}
@@ -335,7 +335,7 @@ def _parts(noun: Noun) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
     if "_parts" in noun.__dict__:
         return cast(tuple[dict[str, str], dict[str, NDArray[Any]]], noun.__dict__["_parts"])
     kind = next(name for name, cls in KINDS.items() if isinstance(noun, cls))
-    header, arrays = cast(tuple[dict[str, Any], Arrays], _TO_PARTS[kind](noun))
+    header, arrays = _TO_PARTS[kind](noun)
     metadata = {name: value if isinstance(value, str) else _json(value) for name, value in header.items()}
     result = {name: as_numpy(array) for name, array in arrays.items()}
     for name in [name for name, value in metadata.items() if len(value.encode()) > LONG_ENTRY]:
@@ -369,17 +369,15 @@ def _build(kind: str, metadata: Mapping[str, str], arrays: Mapping[str, NDArray[
     with _as_file_error(place):
         fields = _FROM_PARTS[kind](reader, own)
         extras = {name: value for name, value in metadata.items() if name not in reader.used | known - {"critical"}}
+        if not isinstance(critical, list):
+            raise FileError(f"{place}: header entry 'critical' is not a list.")
         unknown = [name for name in critical if name in extras]
-        if unknown or not isinstance(critical, list):
-            raise FileError(
-                f"{place} needs a later version of fusionlearn: it relies on '{unknown[0] if unknown else '?'}'."
-            )
-        return cast(
-            Noun,
-            KINDS[kind](
-                **fields, signer=entries.get("signer", ""), signature=entries.get("signature", ""), extras=extras
-            ),
-        )
+        if unknown:
+            raise FileError(f"{place} needs a later version of fusionlearn: it relies on '{unknown[0]}'.")
+        signed = {"signer": entries.get("signer", ""), "signature": entries.get("signature", "")}
+        noun: Any = KINDS[kind]
+        built: Noun = noun(**fields, **signed, extras=extras)
+        return built
 
 
 @contextlib.contextmanager
@@ -553,7 +551,7 @@ def _report_parts(report: Report) -> tuple[dict[str, Any], Arrays]:
     return header, {}
 
 
-def _report_fields(header: _Entries, arrays: Arrays) -> dict[str, Any]:
+def _report_fields(header: _Entries, _: Arrays) -> dict[str, Any]:
     return {
         "task": header.digest("task"),
         "model": header.digest("model"),
@@ -633,7 +631,7 @@ def _typed(name: str, value: Any) -> Any:
 
 
 def describe(noun: Noun) -> dict[str, Any]:
-    """Kind, digest, signer, header entries and arrays (dtype, shape, bytes, SHA-256) of a noun, for people to look at."""
+    """Kind, digest, signer, header entries and arrays (dtype, shape, bytes, SHA-256), for people to look at."""
     metadata, arrays = _parts(noun)
     entries = {name: value for name, value in metadata.items() if name not in ("signer", "signature", "kind")}
     entries |= {

@@ -117,8 +117,9 @@ def trust(task_name: str, signer: str) -> bool:
         if task_name in known:
             if known[task_name] != signer:
                 raise SignatureError(
-                    f"task '{task_name}' is signed by {fingerprint(signer)}, but earlier by {fingerprint(known[task_name])}. "
-                    f"Ask the coordinator by telephone which is right; to accept it, remove the name from {path}."
+                    f"task '{task_name}' is signed by {fingerprint(signer)}, but earlier by "
+                    f"{fingerprint(known[task_name])}. Ask the coordinator by telephone which is right; "
+                    f"to accept the new one, remove the name from {path}."
                 )
             return False
         known[task_name] = signer

@@ -389,7 +389,7 @@ def _code(value: object, codes: Mapping[str, int]) -> int:
 
 
 def _any(where: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return where if where.ndim == 1 else where.reshape(len(where), -1).any(axis=1)
+    return where if where.ndim == 1 else np.asarray(where.reshape(len(where), -1).any(axis=1))
 
 
 MISSING_MARKS = frozenset({"", "?", "na", "n/a", "nan", "none", "null"})  # compared in lower case

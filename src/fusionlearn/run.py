@@ -306,7 +306,7 @@ class Gate:
                 self.notices.append(f"{place} was replaced by its signer")
                 return False
             raise UpdateError(f"{place} is named as replaced by another signer: an update replaces one's own only.")
-        if self._repeated(answer, members, place):
+        if self._repeated(members, place):
             return False
         if isinstance(answer, Update) and answer.replaces and not self.accept_replacements:
             raise UpdateError(
@@ -350,7 +350,7 @@ class Gate:
             return True
         return False
 
-    def _repeated(self, answer: Answer, members: tuple[Member, ...], place: str) -> bool:
+    def _repeated(self, members: tuple[Member, ...], place: str) -> bool:
         """Whether all of it is known already; refused when a part is, or when a signer answers twice."""
         known = set(members) & self.members
         if known and len(known) == len(members):
@@ -363,10 +363,11 @@ class Gate:
             )
         for name, signer in members:
             if signer and self.by_signer.get(signer, name) != name:
+                first = self.by_signer[signer]
                 raise UpdateError(
-                    f"{place} is the second answer of {fingerprint(signer)}, with other bytes than "
-                    f"{self.by_signer[signer][:12]}…: a client answers once. To correct an answer, the client makes the "
-                    f"new one with --replaces {self.by_signer[signer][:12]}… and you fuse with --accept-replacement."
+                    f"{place} is the second answer of {fingerprint(signer)}, with other bytes than {first[:12]}…: a client "
+                    f"answers once. To correct an answer, the client makes the new one with --replaces {first} and "
+                    f"you fuse with --accept-replacement."
                 )
         return False
 

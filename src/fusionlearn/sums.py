@@ -143,32 +143,32 @@ def to_simplex(scores: Matrix) -> Matrix:
     ranks = np.arange(1, scores.shape[1] + 1)
     kept = (ordered - excess / ranks > 0).sum(axis=1)
     shift = excess[np.arange(len(scores)), kept - 1] / kept
-    return np.maximum(scores - shift[:, None], 0.0)
+    return np.asarray(np.maximum(scores - shift[:, None], 0.0))
 
 
 def softmax(scores: Matrix) -> Matrix:
     """exp(scores) normalised along each row (n, c)."""
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def one_hot(codes: NDArray[np.int64], num_classes: int) -> Matrix:
     """Class codes (n,) → (n, c) of zeros and ones."""
-    return (codes[:, None] == np.arange(num_classes)).astype(np.float64)
+    return np.asarray(codes[:, None] == np.arange(num_classes), np.float64)
 
 
 def student_quantile(probability: float, freedom: float) -> float:
     """The quantile of Student's t, by bisection on its distribution function (probability > 1/2)."""
-    from math import exp, lgamma, log, pi
+    from math import atan, exp, lgamma, log, pi, sqrt
 
     nodes, weights = np.polynomial.legendre.leggauss(200)
     front = exp(lgamma((freedom + 1) / 2) - lgamma(freedom / 2) - 0.5 * log(freedom * pi))
 
     def distribution(t: float) -> float:
         # With t = √ν tan u the density becomes cos^(ν-1), smooth on a bounded interval.
-        top = np.arctan(t / np.sqrt(freedom))
+        top = atan(t / sqrt(freedom))
         u = top * (nodes + 1) / 2
-        return 0.5 + front * np.sqrt(freedom) * top / 2 * float((weights * np.cos(u) ** (freedom - 1)).sum())
+        return 0.5 + front * sqrt(freedom) * top / 2 * float((weights * np.cos(u) ** (freedom - 1)).sum())
 
     low, high = 0.0, 1e7
     for _ in range(120):

@@ -90,8 +90,8 @@ class Task(Noun):
             object.__setattr__(self, "max_bytes", needed)
         elif self.max_bytes < declared:
             raise SettingsError(
-                f"max_bytes is {self.max_bytes}, but an update of '{self.method.name}' with {self.problem.num_features} "
-                f"features takes {declared} bytes: raise it or use fewer features."
+                f"max_bytes is {self.max_bytes}, but an update of '{self.method.name}' with "
+                f"{self.problem.num_features} features takes {declared} bytes: raise it or use fewer features."
             )
 
     @functools.cached_property

@@ -132,10 +132,9 @@ class Ridge(Method):
             "constant_columns": [names[j] for j in np.flatnonzero(standard.constant)],
             "absent_classes": [problem.labels[c] for c in np.flatnonzero(moment[0] <= 0)] if problem.labels else [],
         }
-        if not problem.labels:
-            if rows - fit.freedom > 0:
-                model["standard_error"] = _standard_errors(standard, fit, rows)
-                findings["coefficients"] = self._coefficients(model, problem, rows - fit.freedom)
+        if not problem.labels and rows > fit.freedom:
+            model["standard_error"] = _standard_errors(standard, fit, rows)
+            findings["coefficients"] = self._coefficients(model, problem, rows - fit.freedom)
         return model, findings
 
     def predict(self, model: Arrays, data: Data, problem: Problem, prior: Arrays) -> dict[str, NDArray[Any]]:
@@ -192,7 +191,7 @@ class Ridge(Method):
             return np.ones(problem.num_classes)
         if len(self.class_weights) != len(problem.labels):
             raise SettingsError(
-                f"ridge: {len(self.class_weights)} class weights are given, the label has {len(problem.labels)} classes."
+                f"ridge: {len(self.class_weights)} class weights for {len(problem.labels)} classes: give one for each."
             )
         return np.array(self.class_weights)
 
@@ -238,4 +237,4 @@ def _standard_errors(standard: sums.Standardised, fit: sums.RidgeFit, rows: floa
     variance = float(fit.residual[0]) / (rows - fit.freedom)
     covariance = variance * fit.covariance / np.outer(standard.scale, standard.scale)
     bias = variance / standard.weight + standard.mean @ covariance @ standard.mean
-    return np.sqrt(np.concatenate([[bias], np.maximum(np.diag(covariance), 0.0)]))[:, None]
+    return np.asarray(np.sqrt(np.concatenate([[bias], np.maximum(np.diag(covariance), 0.0)])))[:, None]
