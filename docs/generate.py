@@ -40,27 +40,32 @@ def pages() -> dict[Path, str]:
 # --- the command line -----------------------------------------------------------------------------------------------
 
 
-def commands(group: click.Command, context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
+def commands(command: click.Command, context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
     """Every command that is not hidden, with the context that names it, depth first."""
-    yield group, context
-    if isinstance(group, click.Group):
-        for name in group.list_commands(context):
-            command = group.get_command(context, name)
-            if command is not None and not command.hidden:
-                yield from commands(command, click.Context(command, info_name=name, parent=context, **NARROW))
+    yield command, context
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below is not None and not below.hidden:
+                yield from commands(below, named(below, name, context))
+
+
+def named(command: click.Command, name: str, above: click.Context | None = None) -> click.Context:
+    """The context a command's help is written in, of one width on every terminal."""
+    return click.Context(command, above, name, **{**command.context_settings, **NARROW})
 
 
 def cli_page(group: click.Command) -> str:
     """`--help` of every command."""
     parts = ["# Commands\n", MADE, "Every command exits with 0 on success only.\n"]
-    for command, context in commands(group, click.Context(group, info_name="fusionlearn", **NARROW)):
+    for command, context in commands(group, named(group, "fusionlearn")):
         parts += [f"## {context.command_path}\n", f"```text\n{command.get_help(context).strip()}\n```\n"]
     return "\n".join(parts)
 
 
 def undocumented(group: click.Command) -> Iterator[str]:
     """Commands without a text and options without a help line."""
-    for command, context in commands(group, click.Context(group, info_name="fusionlearn", **NARROW)):
+    for command, context in commands(group, named(group, "fusionlearn")):
         if not (command.help or "").strip():
             yield f"`{context.command_path}` has no help text: give its function a docstring."
         for option in command.params:

@@ -16,8 +16,7 @@ def test_documentation_and_code_agree() -> None:
 
 def test_every_command_method_and_encoder_has_its_place() -> None:
     pages = {path.name: text for path, text in generate.pages().items()}
-    context = click.Context(generate.cli, info_name="fusionlearn")
-    for name in generate.cli.list_commands(context):
+    for name in generate.cli.list_commands(generate.named(generate.cli, "fusionlearn")):
         assert f"\n## fusionlearn {name}\n" in pages["cli.md"]
     for name in generate.method.METHODS:
         assert f"\n## {name}\n" in pages["methods.md"]
