@@ -365,9 +365,9 @@ class Gate:
             if signer and self.by_signer.get(signer, name) != name:
                 first = self.by_signer[signer]
                 raise UpdateError(
-                    f"{place} is the second answer of {fingerprint(signer)}, with other bytes than {first[:12]}…: a client "
-                    f"answers once. To correct an answer, the client makes the new one with --replaces {first} and "
-                    f"you fuse with --accept-replacement."
+                    f"{place} is the second answer of {fingerprint(signer)}, with other bytes than {first[:12]}…: "
+                    f"a client answers once. To correct an answer, the client makes the new one with "
+                    f"--replaces {first} and you fuse with --accept-replacement."
                 )
         return False
 
