@@ -84,7 +84,8 @@ def test_small_cells_are_named_with_their_counts_and_large_ones_are_not():
     data["sick"][:] = 0
     data["sick"][7] = 1
     page = page_of(task(3), data)
-    assert {(cell.column, cell.value, cell.count) for cell in page.small_cells} == {("ward", "b", 3), ("sick", "yes", 1)}
+    cells = {(cell.column, cell.value, cell.count) for cell in page.small_cells}
+    assert cells == {("ward", "b", 3), ("sick", "yes", 1)}
     text = " ".join(page.lines())
     assert "ward = b (3)" in text and "sick = yes (1)" in text and "exactly" in text
 
@@ -108,7 +109,8 @@ def test_the_sample_is_bounded_and_fair():
     n = 5 * SAMPLE
     data = rows(n, 2)
     data["v"][:, 0] = np.linspace(-1, 1, n)  # position in the table
-    run.client_pass(a_task, ({name: cells[i : i + 700] for name, cells in data.items()} for i in range(0, n, 700)), seen=witness)
+    pieces = ({name: cells[i : i + 700] for name, cells in data.items()} for i in range(0, n, 700))
+    run.client_pass(a_task, pieces, seen=witness)
     assert len(witness.rows) == len(witness.labels) == SAMPLE and witness.records == n
     assert abs(witness.rows[:, 0].mean()) < 4 / np.sqrt(3 * SAMPLE)
 
@@ -118,3 +120,20 @@ def test_an_attack_reports_its_interval():
     z = np.hstack([np.ones((500, 1)), x])
     found = leverage_attack(method.Moments(500, None, None, z.T @ z), x, np.zeros(500))
     assert isinstance(found, Attack) and found.low < found.auc < found.high and found.scored == 500
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"sick": np.zeros(30, int)}, "every record is of class 'no'"),
+        ({"v": np.ones((30, 2))}, "the same value in every record: v[0], v[1]"),
+    ],
+)
+def test_what_is_lean_about_a_table_is_noticed(change, told):
+    assert any(told in notice for notice in page_of(task(2), rows(30, 2) | change).notices)
+    assert not any(told in notice for notice in page_of(task(2), rows(30, 2)).notices)
+
+
+def test_one_record_and_fewer_records_than_features_are_noticed():
+    assert "one record only" in page_of(task(3), rows(1, 3)).notices[0]
+    assert "fewer records (4) than features (11)" in page_of(task(9), rows(4, 9)).notices[0]

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import sys
-import time
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -91,22 +91,28 @@ class Bar:
 
     def __init__(self, what: str, total: float | None) -> None:
         self.what, self.total, self.done = what, total, 0.0
-        self.start = time.monotonic()
         self.bar: Any = None
+        self.lock = threading.Lock()
+        self.timer = threading.Timer(SLOW, self._show)
+        if sys.stderr.isatty():
+            self.timer.daemon = True
+            self.timer.start()
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with self.lock:
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self.bar.add_task(self.what, total=self.total, completed=self.done)
+            self.bar.start()
 
     def to(self, done: float) -> None:
         """So much is done, in units of `total`."""
         self.done = done
-        if self.bar is None and sys.stderr.isatty() and time.monotonic() - self.start > SLOW:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.bar.start()
-            self.bar.add_task(self.what, total=self.total)
         if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=self.done)
+            self.bar.update(self.bar.task_ids[0], completed=done)
 
     def step(self) -> None:
         """One more unit is done."""
@@ -114,8 +120,10 @@ class Bar:
 
     def close(self) -> None:
         """Take the bar away."""
-        if self.bar is not None:
-            self.bar.stop()
+        self.timer.cancel()
+        with self.lock:
+            if self.bar is not None:
+                self.bar.stop()
 
 
 @contextlib.contextmanager
@@ -197,25 +205,21 @@ def _model(path: Path, allow_unsigned: bool) -> Model:
 class Answers:
     """Update and total files, read one at a time, as often as asked."""
 
-    def __init__(self, task: Task, paths: Iterable[Path], what: str = "reading updates") -> None:
-        self.task, self.paths, self.what = task, list(paths), what
+    def __init__(self, task: Task, paths: Iterable[Path]) -> None:
+        self.task, self.paths = task, list(paths)
         self.names: dict[str, str] = {}
+        self.step: Callable[[], None] = lambda: None  # called after each file, for a progress bar
 
     def __iter__(self) -> Iterator[Answer]:
-        with _bar(self.what, len(self.paths)) as bar:
-            for path in self.paths:
-                answer: Noun = file.read(path, max_bytes=self.task.max_bytes + MEMBERS_ROOM)
-                if not isinstance(answer, Update | Total):
-                    kind = type(answer).__name__.lower()
-                    raise UpdateError(f"{path} is a {kind}; updates and totals can be fused.")
-                if isinstance(answer, Update) and path.stat().st_size > self.task.max_bytes:
-                    raise UpdateError(f"{path} is larger than the {self.task.max_bytes} bytes the task allows.")
-                self.names[file.digest(answer)] = path.name
-                try:
-                    yield answer
-                except GeneratorExit:
-                    raise
-                bar.step()
+        for path in self.paths:
+            answer: Noun = file.read(path, max_bytes=self.task.max_bytes + MEMBERS_ROOM)
+            if not isinstance(answer, Update | Total):
+                raise UpdateError(f"{path} is a {type(answer).__name__.lower()}; updates and totals can be fused.")
+            if isinstance(answer, Update) and path.stat().st_size > self.task.max_bytes:
+                raise UpdateError(f"{path} is larger than the {self.task.max_bytes} bytes the task allows.")
+            self.names[file.digest(answer)] = path.name
+            yield answer
+            self.step()
 
 
 @contextlib.contextmanager
@@ -368,7 +372,8 @@ def fuse(
     """Fuse updates and totals into one model: the server's whole job."""
     task = _task(task_path, allow_unsigned)
     answers = Answers(task, update_paths)
-    with _naming(answers):
+    with _naming(answers), _bar("fusing", len(answers.paths)) as bar:
+        answers.step = bar.step
         model, report = run.fuse(
             task, answers, without=without, accept_replacements=accept_replacement, allow_unsigned=allow_unsigned
         )
@@ -377,8 +382,9 @@ def fuse(
     if report_path is not None:
         from fusionlearn.report import diagnose
 
-        answers.what = "looking at each client"
-        report = _signed(diagnose(task, model, report, answers, answers.names), key, unsigned)
+        with _bar("looking at each client", len(answers.paths)) as bar:
+            answers.step = bar.step
+            report = _signed(diagnose(task, model, report, answers, answers.names), key, unsigned)
     size = file.write(output, model)
     if report_path is not None:
         _write_report(report_path, report)
@@ -394,6 +400,8 @@ def fuse(
 def _fused_lines(
     task: Task, model: Model, report: Report, output: Path, size: int, report_path: Path | None
 ) -> Iterator[str]:
+    from fusionlearn.report import general_notices
+
     findings = report.findings
     clients = len(report.members)
     records = f", {findings['records']} records" if "records" in findings else ""
@@ -406,7 +414,7 @@ def _fused_lines(
         yield f"Left out: {', '.join(name[:12] + '…' for name in findings['left_out'])}."
     if report_path is not None:
         yield from _client_lines(findings["clients"])
-    for notice in findings.get("notices", []):
+    for notice in findings.get("notices", []) if report_path is not None else general_notices(findings):
         yield f"Notice: {notice}"
     yield f"Digest {file.digest(model)[:16]}…, {_signer_text(model)}"
     if report_path is not None:

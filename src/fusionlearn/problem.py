@@ -151,6 +151,10 @@ class NumberLabel:
 
 def _check_range(column: Number | Vector | NumberLabel) -> None:
     """Fill in the default centre and scale and refuse a range that is none."""
+    for name in ("low", "high", "center", "scale"):
+        value = getattr(column, name)
+        if value is not None:
+            object.__setattr__(column, name, float(value))  # one way to write a number, one digest
     if not (math.isfinite(column.low) and math.isfinite(column.high) and column.low < column.high):
         raise SettingsError(
             f"a range needs two finite numbers, low < high; it says low={column.low} high={column.high}."

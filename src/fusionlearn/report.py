@@ -8,7 +8,7 @@ the likely cause. It speaks of single clients, so it is a file of its own and ne
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,13 +35,11 @@ def diagnose(
     report: Report,
     answers: Iterable[Answer],
     names: Mapping[str, str] | None = None,
-    tick: Callable[[], None] = lambda: None,
 ) -> Report:
     """The report with a row for each client and the notices that follow from them.
 
     answers  the updates and totals that were fused, read a second time; those that are not members are passed over
     names    digest -> what people call that client, such as the file's name
-    tick     called after each answer, for a progress bar
     """
     members = {name for name, _ in report.members}
     moments: dict[str, Moments | None] = {}
@@ -60,7 +58,6 @@ def diagnose(
             total = arrays.add(total, answer.arrays) if total is not None else answer.arrays
             if not isinstance(answer, Total):
                 kept[name] = answer.arrays
-        tick()
     for row in rows:
         row["loss_without"] = None
         if total is not None and row["digest"] in kept and len(rows) > 1:
@@ -71,7 +68,8 @@ def diagnose(
     notices = [
         *report.findings.get("notices", []),
         *_about_columns(task, rows, moments),
-        *_about_shares(task, rows, report),
+        *_about_shares(task, rows),
+        *general_notices(report.findings),
     ]
     findings = {**report.findings, "clients": rows, "notices": notices}
     return dataclasses.replace(report, findings=findings)
@@ -160,7 +158,7 @@ def _square(moments: Moments, j: int) -> float:
     return float(own) * moments.count / float(weight)
 
 
-def _about_shares(task: Task, rows: list[dict[str, Any]], report: Report) -> list[str]:
+def _about_shares(task: Task, rows: list[dict[str, Any]]) -> list[str]:
     told = []
     for row in rows:
         if row["share"] is not None and row["share"] > DOMINATES and len(rows) > 1:
@@ -178,12 +176,13 @@ def _about_shares(task: Task, rows: list[dict[str, Any]], report: Report) -> lis
             for label, count in totals.items()
             if everything and count / everything > DOMINATES
         ]
-    told += [
-        f"no client holds class '{label}': the model will never predict it."
-        for label in report.findings.get("absent_classes", [])
-    ]
-    told += [
-        f"column '{name}' is constant over all clients: it has no say."
-        for name in report.findings.get("constant_columns", [])
-    ]
     return told
+
+
+def general_notices(findings: Mapping[str, Any]) -> list[str]:
+    """Sentences about the clients together that fusing alone can tell."""
+    absent, constant = findings.get("absent_classes", []), findings.get("constant_columns", [])
+    return [
+        *(f"no client holds class '{label}': the model will never predict it." for label in absent),
+        *(f"column '{name}' is constant over all clients: it has no say." for name in constant),
+    ]

@@ -13,7 +13,7 @@ features every record is its own direction and the AUC is exactly 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ class Page:
     features: int
     small_cells: tuple[Cell, ...]  # held by 1 to 24 records
     attack: Attack | None  # None: the update holds no second moments for this attack to use
-    additive: bool
+    notices: tuple[str, ...] = ()  # what is lean about this table, which is accepted all the same
 
     @property
     def has_small_cells(self) -> bool:
@@ -90,7 +90,7 @@ class Page:
                 f"(95 % interval {attack.low:.3f} to {attack.high:.3f}; 0.5 is guessing, 1 is certain), "
                 f"{attack.found:.0%} of members found at 1 % false alarms."
             )
-        return told
+        return [*told, *(f"Notice: {notice}" for notice in self.notices)]
 
     def to_json(self) -> dict[str, Any]:
         """The page for machines."""
@@ -106,6 +106,7 @@ class Witness:
         self.counts: dict[str, NDArray[np.int64]] = {}
         self.rows = np.empty((0, 0))  # the sample's encoded rows, its labels, and the numbers it was drawn by
         self.labels, self.draws = np.empty(0), np.empty(0)
+        self.low = self.high = np.empty(0)  # range of every feature, to find constant ones
         self.rng = np.random.default_rng(0)  # which rows the attack is tried on; no secret depends on it
 
     def __call__(self, clean: Mapping[str, NDArray[Any]], encoded: Data) -> None:
@@ -118,6 +119,10 @@ class Witness:
             self._count(schema.label.column, clean[LABEL], len(schema.labels))
         x = as_numpy(encoded[X])
         self._keep(x, as_numpy(encoded[LABEL]))
+        if len(x):
+            low, high = x.min(axis=0), x.max(axis=0)
+            self.low = np.minimum(self.low, low) if self.records else low
+            self.high = np.maximum(self.high, high) if self.records else high
         self.records += len(x)
 
     def _count(self, name: str, codes: NDArray[np.int64], size: int) -> None:
@@ -146,7 +151,21 @@ class Witness:
         attack = None
         if moments is not None and moments.second is not None and len(self.rows):
             attack = leverage_attack(moments, self.rows, self.labels)
-        return Page(self.records, self.task.problem.num_features, tuple(cells), attack, self.task.method.additive)
+        return Page(self.records, self.task.problem.num_features, tuple(cells), attack, tuple(self._notices()))
+
+    def _notices(self) -> Iterator[str]:
+        schema, names = self.task.schema, self.task.problem.feature_names
+        if self.records == 1:
+            yield "one record only: its values can be read off the update."
+        elif self.records < len(names):
+            yield f"fewer records ({self.records}) than features ({len(names)})."
+        classes = self.counts.get(schema.label.column)
+        if classes is not None and (classes > 0).sum() == 1:
+            yield f"every record is of class '{schema.labels[int(classes.argmax())]}'."
+        constant = [names[j] for j in np.flatnonzero(self.low == self.high)] if self.records > 1 else []
+        if constant:
+            shown = ", ".join(constant[:8]) + (", …" if len(constant) > 8 else "")
+            yield f"the same value in every record: {shown}."
 
 
 def leverage_attack(moments: Moments, x: NDArray[np.float64], y: NDArray[Any]) -> Attack:
