@@ -26,6 +26,7 @@ from fusionlearn.arrays import Array
 from fusionlearn.errors import SettingsError
 
 MOST_BITS = 50  # beyond float64's own precision there is nothing left to keep
+TILE = 64  # rows and columns of a matrix mirrored at a time: 32 KiB of float64
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,11 @@ class FixedPoint:
 
     def encode(self, values: Array) -> Array:
         """Round to the grid: float array → int64 array of the same shape and library."""
+        scaled = values * 2.0**self.bits
+        if isinstance(scaled, np.ndarray):
+            return np.rint(scaled, out=scaled).astype(np.int64)  # one temporary less than below: these are large
         xp = array_api_compat.array_namespace(values)
-        return xp.astype(xp.round(values * 2.0**self.bits), xp.int64)
+        return xp.astype(xp.round(scaled), xp.int64)
 
     def decode(self, integers: NDArray[np.int64]) -> NDArray[np.float64]:
         """The real numbers the integers stand for."""
@@ -114,7 +118,7 @@ def _controller() -> Any:
     return ThreadpoolController()
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def upper_triangle(size: int) -> NDArray[np.int64]:
     """Flat indices of the upper triangle of a (size, size) matrix, row by row, diagonal included."""
     rows, columns = np.triu_indices(size)
@@ -124,18 +128,25 @@ def upper_triangle(size: int) -> NDArray[np.int64]:
 def pack(matrix: Array) -> Array:
     """(m, m) symmetric → (m(m+1)/2,): the upper triangle, row by row."""
     xp = array_api_compat.array_namespace(matrix)
-    indices = upper_triangle(int(matrix.shape[0]))
-    if xp.__name__.endswith("numpy"):
-        return np.take(matrix.reshape(-1), indices)
-    indices = xp.asarray(indices, device=array_api_compat.device(matrix))
+    if isinstance(matrix, np.ndarray):
+        return np.concatenate([row[i:] for i, row in enumerate(matrix)])
+    indices = xp.asarray(upper_triangle(int(matrix.shape[0])), device=array_api_compat.device(matrix))
     return xp.take(xp.reshape(matrix, (-1,)), indices, axis=0)
 
 
 def unpack(packed: NDArray[Any]) -> NDArray[Any]:
     """(m(m+1)/2,) → (m, m) symmetric: the inverse of `pack`."""
     size = (math.isqrt(8 * len(packed) + 1) - 1) // 2
-    matrix = np.zeros((size, size), packed.dtype)
-    rows, columns = np.divmod(upper_triangle(size), size)
-    matrix[rows, columns] = packed
-    matrix[columns, rows] = packed
+    matrix = np.empty((size, size), packed.dtype)
+    start = 0
+    for i, row in enumerate(matrix):
+        row[i:] = packed[start : start + size - i]
+        start += size - i
+    # The other triangle tile by tile: a tile and its mirror image stay in the cache together.
+    for i in range(0, size, TILE):
+        upper = matrix[i : i + TILE]
+        own = upper[:, i : i + TILE]
+        np.copyto(own, own.T.copy(), where=np.tri(len(own), k=-1, dtype=np.bool_))
+        for j in range(i + TILE, size, TILE):
+            matrix[j : j + TILE, i : i + TILE] = upper[:, j : j + TILE].T
     return matrix

@@ -123,11 +123,12 @@ def shrink(covariance: Matrix, num_rows: float) -> tuple[Matrix, float]:
 def semi_definite(gram: Matrix, slack: float) -> bool:
     """Whether a symmetric matrix has no eigenvalue below what rounding of its entries can explain."""
     scale = np.sqrt(np.maximum(np.diag(gram), slack) + slack)
-    scaled = gram / np.outer(scale, scale)
+    scaled = gram / scale
+    scaled /= scale[:, None]
     # Rounding adds a matrix E with |E_ij| <= slack; by Gershgorin, E + diag(row sums of |E|) is semi-definite.
-    room = 1e-9 + slack / scale * (1 / scale).sum()
+    scaled.flat[:: len(scaled) + 1] += 1e-9 + slack / scale * (1 / scale).sum()
     try:
-        np.linalg.cholesky(scaled + np.diag(room))
+        np.linalg.cholesky(scaled)
     except np.linalg.LinAlgError:
         return False
     return True
