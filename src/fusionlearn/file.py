@@ -577,7 +577,7 @@ def schema_to_json(schema: Schema) -> dict[str, Any]:
     columns = [{"name": name, "kind": kinds[type(column)], **_set(column)} for name, column in schema.columns.items()]
     label: dict[str, Any] = {"kind": "number", **_set(schema.label)}
     if isinstance(schema.label, ClassLabel):
-        groups = [{"name": name, "values": list(values)} for name, values in schema.label.groups]
+        groups = [{"name": name, "values": list(values)} for name, values in schema.label.classes]
         label = {"kind": "class", "column": schema.label.column, "groups": groups}
     return {"columns": columns, "label": label, "missing": schema.missing, "out_of_range": schema.out_of_range}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,13 +112,17 @@ Column: TypeAlias = Number | Vector | Category
 
 @dataclass(frozen=True)
 class ClassLabel:
-    """The label of a classification: which values of which column count as which class."""
+    """The label of a classification: which values of which column count as which class.
+
+    `groups` may be given as a mapping, {"healthy": ["0"], "ill": ["1", "2"]}; it is kept as a tuple of pairs.
+    """
 
     column: str
-    groups: tuple[tuple[str, tuple[str, ...]], ...]  # (class name, raw values), such as ("disease", ("1", "2"))
+    groups: tuple[tuple[str, tuple[str, ...]], ...] | Mapping[str, Sequence[object]]
 
     def __post_init__(self) -> None:
-        groups = tuple((name, tuple(canonical(value) for value in values)) for name, values in self.groups)
+        pairs = self.groups.items() if isinstance(self.groups, Mapping) else self.groups
+        groups = tuple((name, tuple(canonical(value) for value in values)) for name, values in pairs)
         object.__setattr__(self, "groups", groups)
         values = [value for _, values in groups for value in values]
         if len(groups) < 2 or len(set(values)) != len(values) or len({name for name, _ in groups}) != len(groups):
@@ -127,6 +131,11 @@ class ClassLabel:
             )
         if not all(values for _, values in groups):
             raise SettingsError(f"label '{self.column}': every class needs at least one value.")
+
+    @property
+    def classes(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """`groups` as it is kept."""
+        return cast(tuple[tuple[str, tuple[str, ...]], ...], self.groups)
 
 
 @dataclass(frozen=True)
@@ -200,12 +209,12 @@ class Schema:
     def kind(self) -> Kind:
         if isinstance(self.label, NumberLabel):
             return "regression"
-        return "binary" if len(self.label.groups) == 2 else "multiclass"
+        return "binary" if len(self.label.classes) == 2 else "multiclass"
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes, () for regression."""
-        return () if isinstance(self.label, NumberLabel) else tuple(name for name, _ in self.label.groups)
+        return () if isinstance(self.label, NumberLabel) else tuple(name for name, _ in self.label.classes)
 
     def missing_rule(self, name: str) -> Missing:
         """The rule for one column: its own, else the schema's."""
@@ -363,7 +372,7 @@ class _Reader:
     def _label(self, cells: Any) -> NDArray[Any]:
         label = self.schema.label
         if isinstance(label, ClassLabel):
-            codes = {value: code for code, (_, values) in enumerate(label.groups) for value in values}
+            codes = {value: code for code, (_, values) in enumerate(label.classes) for value in values}
             result = self._codes(label.column, cells, codes, "belongs to none of the task's classes")
             missing = result == -1
         else:
