@@ -10,6 +10,8 @@ what was known before training.
 from __future__ import annotations
 
 import functools
+import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
@@ -17,8 +19,9 @@ from typing import Any, Literal, TypeAlias, get_args
 from fusionlearn.arrays import Arrays
 from fusionlearn.encoder import Chain, Features
 from fusionlearn.errors import PrivacyError, SettingsError
+from fusionlearn.keys import is_signer
 from fusionlearn.method import Method
-from fusionlearn.problem import Problem, Schema
+from fusionlearn.problem import Category, ClassLabel, Problem, Schema, Vector
 
 Digest: TypeAlias = str  # 64 hex digits: the SHA-256 of a manifest; the name of a file everywhere
 Signer: TypeAlias = str  # 64 hex digits: an Ed25519 public key; "" when unsigned
@@ -27,6 +30,12 @@ Mode: TypeAlias = Literal["none", "local", "two_servers"]
 SMALL_CELL = 25  # people: a class or category held by fewer is named on the leakage page
 LONGEST_NAME = 200
 HEADER_ROOM = 256 * 1024  # bytes of a file besides its arrays
+MOST_RECORDS = 2**40
+MAX_FEATURES = 2**16  # a Gram matrix of as many takes 17 GB
+MAX_ENCODERS = 16
+LARGEST_UPDATE = 2**34  # bytes
+WIDEST = 1e100  # of a feature's bound: squares stay finite
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # what a terminal would obey
 
 
 @dataclass(frozen=True)
@@ -80,18 +89,16 @@ class Task(Noun):
     extras: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.name.strip() or len(self.name) > LONGEST_NAME or not self.name.isprintable():
-            raise SettingsError(f"a task needs a name of 1 to {LONGEST_NAME} printable characters.")
-        if not 1 <= self.max_records <= 2**40:
-            raise SettingsError(f"max_records is {self.max_records}; it may be 1 to 2^40.")
-        declared = sum(spec.max_bytes for spec in self.method.declare(self.problem, self.prior).values())
-        needed = declared + HEADER_ROOM
+        declared = _declared_bytes(self)
+        if self.clients != "open" and not (self.clients and all(map(is_signer, self.clients))):
+            raise SettingsError("clients are 'open', or at least one public key of 64 hex digits.")
         if self.max_bytes == 0:
-            object.__setattr__(self, "max_bytes", needed)
-        elif self.max_bytes < declared:
+            object.__setattr__(self, "max_bytes", declared + HEADER_ROOM)
+        elif not declared <= self.max_bytes <= LARGEST_UPDATE + HEADER_ROOM:
             raise SettingsError(
                 f"max_bytes is {self.max_bytes}, but an update of '{self.method.name}' with "
-                f"{self.problem.num_features} features takes {declared} bytes: raise it or use fewer features."
+                f"{self.problem.num_features} features takes {declared} bytes, and {LARGEST_UPDATE} are the most: "
+                f"set it in between, or 0 for what the method needs."
             )
 
     @functools.cached_property
@@ -117,6 +124,10 @@ class Update(Noun):
     signature: str = ""
     extras: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.replaces and not is_signer(self.replaces):
+            raise SettingsError("an update replaces another by its whole digest, 64 hex digits.")
+
 
 Member: TypeAlias = tuple[Digest, Signer]
 
@@ -127,11 +138,14 @@ class Total(Noun):
 
     task: Digest
     arrays: Arrays
-    members: tuple[Member, ...]  # sorted by digest
+    members: tuple[Member, ...]  # sorted by digest, each signer once
     guarantee: Guarantee = Guarantee()
     signer: Signer = ""
     signature: str = ""
     extras: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_members(self.members)
 
 
 @dataclass(frozen=True)
@@ -151,6 +165,9 @@ class Model(Noun):
     signature: str = ""
     extras: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _declared_bytes(self)
+
     @functools.cached_property
     def problem(self) -> Problem:
         """What the method sees, derived from schema and encoder."""
@@ -163,14 +180,77 @@ class Report(Noun):
 
     task: Digest
     model: Digest
-    members: tuple[Member, ...]
+    members: tuple[Member, ...]  # sorted by digest, each signer once
     findings: Mapping[str, Any]  # JSON values
     signer: Signer = ""
     signature: str = ""
     extras: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_members(self.members)
 
 
 def problem_of(schema: Schema, features: Features, max_records: int) -> Problem:
     """The problem that encoded rows of this schema pose."""
     bound = 1.0 if not hasattr(schema.label, "bound") else schema.label.bound
     return Problem(schema.kind, schema.labels, features.names, features.bounds, max_records, bound)
+
+
+def _declared_bytes(noun: Task | Model) -> int:
+    """The most bytes an update takes, once it is clear that the parts fit each other and stay within bounds.
+
+    A task comes from a stranger: its width is checked before a name is made for each of its features.
+    """
+    if not noun.name.strip() or len(noun.name) > LONGEST_NAME or not noun.name.isprintable():
+        raise SettingsError(f"a task needs a name of 1 to {LONGEST_NAME} printable characters.")
+    if not 1 <= noun.max_records <= MOST_RECORDS:
+        raise SettingsError(f"max_records is {noun.max_records}; it may be 1 to 2^40.")
+    if len(noun.encoder.encoders) > MAX_ENCODERS:
+        raise SettingsError(f"a task has {len(noun.encoder.encoders)} encoders; {MAX_ENCODERS} are the most.")
+    _check_schema(noun.schema)
+    try:
+        problem = noun.problem
+        if problem.num_features > MAX_FEATURES or not problem.max_bound <= WIDEST >= problem.target_bound:
+            raise SettingsError(
+                f"the columns give {problem.num_features} features of size up to {problem.max_bound:g}; "
+                f"{MAX_FEATURES} of size up to {WIDEST:g} are the most: use fewer columns or narrower ranges."
+            )
+        declared = sum(spec.max_bytes for spec in noun.method.declare(problem, noun.prior).values())
+    except ArithmeticError as error:
+        raise SettingsError("the declared ranges are too wide to compute with: narrow them.") from error
+    if declared > LARGEST_UPDATE:
+        raise SettingsError(
+            f"an update of '{noun.method.name}' with {problem.num_features} features takes {declared} bytes; "
+            f"{LARGEST_UPDATE} are the most: use fewer features."
+        )
+    return declared
+
+
+def _check_schema(schema: Schema) -> None:
+    """Refuse a table too wide to be one, and texts that are no names."""
+    columns = schema.columns
+    width = sum(column.length if isinstance(column, Vector) else 1 for column in columns.values())
+    if width > MAX_FEATURES:
+        raise SettingsError(f"the columns hold {width} numbers a record; {MAX_FEATURES} are the most.")
+    label = schema.label
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = label.groups if isinstance(label, ClassLabel) else ()
+    units = [getattr(column, "unit", "") for column in (*columns.values(), label)]
+    for text in (*columns, label.column, *(group[0] for group in groups), *units):
+        if len(text) > LONGEST_NAME or CONTROL.search(text):
+            raise SettingsError(
+                f"a name or unit has control characters or more than {LONGEST_NAME} letters: rename it."
+            )
+    lists = [column.values for column in columns.values() if isinstance(column, Category)]
+    for text in itertools.chain.from_iterable([*lists, *(group[1] for group in groups)]):
+        if CONTROL.search(text):
+            raise SettingsError(
+                "a value of a category or class has control characters: map it to another in site.toml."
+            )
+
+
+def _check_members(members: tuple[Member, ...]) -> None:
+    """Refuse a list of members that is empty, unsorted, or counts a client twice."""
+    digests = [digest for digest, _ in members]
+    signers = [signer for _, signer in members if signer]
+    if not members or any(a >= b for a, b in itertools.pairwise(digests)) or len(set(signers)) != len(signers):
+        raise SettingsError("members are listed by digest in rising order, at least one, no signer twice.")
