@@ -233,7 +233,7 @@ def _check_schema(schema: Schema) -> None:
     if width > MAX_FEATURES:
         raise SettingsError(f"the columns hold {width} numbers a record; {MAX_FEATURES} are the most.")
     label = schema.label
-    groups: tuple[tuple[str, tuple[str, ...]], ...] = label.groups if isinstance(label, ClassLabel) else ()
+    groups = label.classes if isinstance(label, ClassLabel) else ()
     units = [getattr(column, "unit", "") for column in (*columns.values(), label)]
     for text in (*columns, label.column, *(group[0] for group in groups), *units):
         if len(text) > LONGEST_NAME or CONTROL.search(text):
