@@ -161,14 +161,16 @@ def num_bytes(noun: Noun) -> int:
 @contextlib.contextmanager
 def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
     """A file that takes its name only when the block ends well: interrupted, the old file stays whole."""
-    if not path.parent.is_dir():
-        raise FileError(f"cannot write {path}: the folder {path.parent} does not exist.")
-    if path.is_dir():
-        raise FileError(f"cannot write {path}: it is a folder.")
     try:
+        if not path.parent.is_dir():
+            raise FileError(f"cannot write {path}: the folder {path.parent} does not exist.")
+        if path.is_dir():
+            raise FileError(f"cannot write {path}: it is a folder.")
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise FileError("cannot write: a file's name cannot hold a zero byte.") from error
     try:
         with os.fdopen(handle, mode, **options) as file:
             yield file

@@ -41,8 +41,8 @@ def public_hex(key: Ed25519PrivateKey) -> str:
 
 
 def fingerprint(signer: str) -> str:
-    """The first 16 hex digits in groups of four, for people to compare by telephone."""
-    return " ".join(signer[i : i + 4] for i in range(0, 16, 4))
+    """The first 16 hex digits in groups of four, for people to compare by telephone; "" for nobody."""
+    return " ".join(signer[i : i + 4] for i in range(0, 16, 4)).strip()
 
 
 def save(key: Ed25519PrivateKey, path: Path) -> None:
@@ -50,14 +50,30 @@ def save(key: Ed25519PrivateKey, path: Path) -> None:
     from cryptography.hazmat.primitives import serialization
 
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _named(path, "write the key"):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError as error:
+            raise SettingsError(f"{path} exists already: a key is never overwritten; choose another name.") from error
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(pem)
+                file.flush()
+                os.fsync(file.fileno())
+            path.with_name(path.name + ".pub").write_text(public_hex(key) + "\n")
+        except BaseException:
+            path.unlink()  # half a key would stand in the way of a whole one
+            raise
+
+
+@contextlib.contextmanager
+def _named(path: Path, what: str) -> Iterator[None]:
+    """What the operating system refuses is one sentence."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise SettingsError(f"{path} exists already: a key is never overwritten; choose another name.") from error
-    with os.fdopen(handle, "wb") as file:
-        file.write(pem)
-    path.with_name(path.name + ".pub").write_text(public_hex(key) + "\n")
+        yield
+    except OSError as error:
+        raise SettingsError(f"cannot {what} {path}: {error.strerror or type(error).__name__}.") from error
 
 
 def load(path: Path) -> Ed25519PrivateKey:
@@ -65,12 +81,14 @@ def load(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    if not path.is_file():
-        raise SettingsError(f"there is no key at {path}: make one with `fusionlearn keygen -o {path}`.")
-    if path.stat().st_size > LARGEST_KEY_FILE:
-        raise SettingsError(f"{path} is too large to be a key.")
+    with _named(path, "read the key"):
+        if not path.is_file():
+            raise SettingsError(f"there is no key at {path}: make one with `fusionlearn keygen -o {path}`.")
+        if path.stat().st_size > LARGEST_KEY_FILE:
+            raise SettingsError(f"{path} is too large to be a key.")
+        pem = path.read_bytes()
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
+        key = load_pem_private_key(pem, password=None)
     except Exception as error:  # whatever the parser thinks of it, the sentence is the same
         raise SettingsError(f"{path} is not a private key in PEM form: make one with `fusionlearn keygen`.") from error
     if not isinstance(key, Ed25519PrivateKey):
@@ -81,8 +99,10 @@ def load(path: Path) -> Ed25519PrivateKey:
 def parse_public(text: str) -> str:
     """A public key as 64 hex digits, or a file (`.pub`) that holds them. Errors: SettingsError."""
     path = Path(text)
-    if not is_signer(text.strip().lower()) and path.is_file() and path.stat().st_size <= LARGEST_KEY_FILE:
-        text = path.read_text(errors="replace")
+    if not is_signer(text.strip().lower()):
+        with _named(path, "read the key"):
+            if path.is_file() and path.stat().st_size <= LARGEST_KEY_FILE:
+                text = path.read_text(errors="replace")
     text = text.strip().lower()
     if not is_signer(text):
         raise SettingsError("a public key is 64 hex digits, or the .pub file that `fusionlearn keygen` wrote.")
@@ -91,14 +111,20 @@ def parse_public(text: str) -> str:
 
 def is_signer(text: str) -> bool:
     """Whether the text has the form of a public key."""
-    return len(text) == 64 and all(digit in "0123456789abcdef" for digit in text)
+    return _is_hex(text, 64)
+
+
+def _is_hex(text: str, length: int) -> bool:
+    return len(text) == length and all(digit in "0123456789abcdef" for digit in text)
 
 
 def verify_bytes(signer: str, signature: str, message: bytes) -> bool:
-    """Whether `signature` (hex) is the signer's over the message."""
+    """Whether `signature` (hex) is the signer's over the message; both are written in one way only."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    if not is_signer(signer) or not _is_hex(signature, 128):  # `fromhex` would take capitals and spaces as well
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(signer)).verify(bytes.fromhex(signature), message)
     except (InvalidSignature, ValueError):
@@ -112,7 +138,7 @@ def trust(task_name: str, signer: str) -> bool:
     Errors: SignatureError when another key is already believed under that name.
     """
     path = home() / "coordinators.json"
-    with _locked(path):
+    with _named(path, "keep the believed keys in"), _locked(path):
         known = _known(path)
         if task_name in known:
             if known[task_name] != signer:
@@ -123,9 +149,16 @@ def trust(task_name: str, signer: str) -> bool:
                 )
             return False
         known[task_name] = signer
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(known, file, indent=1, sort_keys=True)
-        os.replace(file.name, path)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(known, file, indent=1, sort_keys=True)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
     return True
 
 
@@ -135,7 +168,7 @@ def _known(path: Path) -> dict[str, str]:
     try:
         known = json.loads(path.read_text())
         return {str(name): str(signer) for name, signer in known.items()}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise SettingsError(f"{path} is damaged: restore it, or remove it to start believing keys anew.") from error
 
 
