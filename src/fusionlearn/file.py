@@ -59,16 +59,16 @@ N = TypeVar("N", bound=Noun)
 
 def manifest(noun: Noun) -> bytes:
     """What is signed: canonical JSON of the header without `signature`, and dtype, shape, SHA-256 of each array."""
-    return _manifest(*_parts(noun))
+    known = noun.__dict__.get("_manifest")
+    if known is None:
+        known = _manifest(*_parts(noun))
+        noun.__dict__["_manifest"] = known  # nouns are frozen: computed once, kept beside the fields
+    return cast(bytes, known)
 
 
 def digest(noun: Noun) -> str:
     """SHA-256 of the manifest, in hex: the file's name everywhere."""
-    known = noun.__dict__.get("_digest")
-    if known is None:
-        known = hashlib.sha256(manifest(noun)).hexdigest()
-        noun.__dict__["_digest"] = known  # nouns are frozen: computed once, kept beside the fields
-    return str(known)
+    return hashlib.sha256(manifest(noun)).hexdigest()
 
 
 def sign(noun: N, key: Ed25519PrivateKey) -> N:
@@ -247,8 +247,9 @@ def from_bytes(content: bytes, kind: type[N] | None = None, *, place: str = "fil
         wanted = next(known for known, cls in KINDS.items() if cls is kind)
         article = "an" if name[0] in "aeiou" else "a"
         raise FileError(f"{place} is {article} {name}, but {'an' if wanted[0] in 'aeiou' else 'a'} {wanted} is needed.")
+    content_listed = _manifest(metadata, arrays)
     if "signer" in metadata:
-        if not keys.verify_bytes(metadata["signer"], metadata.get("signature", ""), _manifest(metadata, arrays)):
+        if not keys.verify_bytes(metadata["signer"], metadata.get("signature", ""), content_listed):
             raise SignatureError(
                 f"{place}: the signature is wrong, so the file was altered after it was signed. Ask for it again."
             )
@@ -256,6 +257,7 @@ def from_bytes(content: bytes, kind: type[N] | None = None, *, place: str = "fil
         raise SignatureError(f"{place} has a signature but names no signer. Ask for it again.")
     noun = _build(name, metadata, arrays, place)
     noun.__dict__["_parts"] = (metadata, arrays)  # as they came: another program may write the same header otherwise
+    noun.__dict__["_manifest"] = content_listed
     return cast(N, noun)
 
 

@@ -20,7 +20,7 @@ from fusionlearn import arrays, encoder, method
 from fusionlearn.arrays import Arrays, Data, as_numpy
 from fusionlearn.encoder import Chain, Encoder
 from fusionlearn.errors import DataError, Fault, FileError, SettingsError, UpdateError
-from fusionlearn.file import digest
+from fusionlearn.file import digest, num_bytes, verify
 from fusionlearn.fixed import one_blas_thread
 from fusionlearn.keys import fingerprint
 from fusionlearn.method import Method
@@ -234,6 +234,7 @@ def fuse(
         model_arrays, findings = task.method.fuse(
             summaries, task.problem, task.prior, public=encoded_public, rng=rng or np.random.default_rng(0)
         )
+    _check_fused(task, model_arrays, findings)
     model = Model(
         task=digest(task),
         name=task.name,
@@ -247,6 +248,17 @@ def fuse(
     notes = {"left_out": sorted(gate.left_out), "repeated": gate.repeated, "notices": gate.notices}
     report = Report(digest(task), digest(model), tuple(sorted(gate.members)), {**findings, **notes})
     return model, report
+
+
+def _check_fused(task: Task, model: Arrays, findings: Mapping[str, Any]) -> None:
+    """What no single answer shows: too many records in all, or numbers that together make no model."""
+    if findings.get("records", 0) > task.max_records:
+        raise UpdateError(
+            f"the updates hold {findings['records']} records together, the task allows {task.max_records}: "
+            f"make a task with a larger max_records, or leave some out."
+        )
+    if not all(np.isfinite(array).all() for array in model.values()):
+        raise UpdateError("the fused model is not finite, so some update cannot be true: fuse fewer to find it.")
 
 
 class Gate:
@@ -263,7 +275,7 @@ class Gate:
         self.task, self.task_digest = task, digest(task)
         self.without = [_prefix(text) for text in without]
         self.accept_replacements, self.allow_unsigned = accept_replacements, allow_unsigned
-        self.replaced: dict[str, Signer] = {}  # digest -> the signer who replaced it
+        self.replaced: dict[str, tuple[Signer, str]] = {}  # digest -> who replaced it, and with what
         self.members: set[Member] = set()
         self.by_signer: dict[Signer, str] = {}
         self.left_out: set[str] = set()
@@ -272,12 +284,18 @@ class Gate:
         self.matched: set[str] = set()
 
     def note_replacements(self, updates: Iterable[Answer]) -> None:
-        """A first pass: which digests were replaced, and by whom."""
+        """A first pass: which digests were replaced, and by whom. An update that is left out replaces nothing."""
         if iter(updates) is updates:
             raise UpdateError("to accept replacements the updates are read twice: give a list, not a generator.")
         for answer in updates:
-            if isinstance(answer, Update) and answer.replaces and answer.signer:
-                self.replaced[answer.replaces] = answer.signer
+            if not isinstance(answer, Update) or not answer.replaces or self._named(self._members(answer)):
+                continue
+            signer, place = self.replaced.setdefault(answer.replaces, (answer.signer, name_of(answer)))
+            if signer != answer.signer:
+                raise UpdateError(
+                    f"{place} and {name_of(answer)} both say that they replace {answer.replaces[:12]}…: an update "
+                    f"replaces one's own only. Leave the wrong one out with --without."
+                )
 
     def admit(self, answers: Iterable[Answer]) -> Iterator[Answer]:
         """Those that belong, checked; the same bytes a second time are passed over."""
@@ -301,18 +319,10 @@ class Gate:
         self._check_signer(answer, place)
         if self._left_out(members, place, isinstance(answer, Total)):
             return False
-        if isinstance(answer, Update) and digest(answer) in self.replaced:
-            if self.replaced[digest(answer)] == answer.signer:
-                self.notices.append(f"{place} was replaced by its signer")
-                return False
-            raise UpdateError(f"{place} is named as replaced by another signer: an update replaces one's own only.")
-        if self._repeated(members, place):
+        if self._was_replaced(members, place, isinstance(answer, Total)) or self._repeated(members, place):
             return False
-        if isinstance(answer, Update) and answer.replaces and not self.accept_replacements:
-            raise UpdateError(
-                f"{place} says that it replaces {answer.replaces[:12]}…: accept that with --accept-replacement, "
-                f"or leave one out with --without."
-            )
+        if isinstance(answer, Update):
+            self._check_update(answer, place)
         if isinstance(answer, Total) and not self.task.method.additive:
             raise UpdateError(
                 f"{place} is a total, but '{self.task.method.name}' needs every update separately: give the updates."
@@ -320,7 +330,23 @@ class Gate:
         self.task.method.check(answer.arrays, self.task.problem, self.task.prior, place)
         return True
 
+    def _check_update(self, update: Update, place: str) -> None:
+        if update.replaces and not update.signer:
+            raise UpdateError(f"{place} is not signed, so nobody knows whose update it replaces: ask for a signed one.")
+        if update.replaces and not self.accept_replacements:
+            raise UpdateError(
+                f"{place} says that it replaces {update.replaces[:12]}…: accept that with --accept-replacement, "
+                f"or leave one out with --without."
+            )
+        if num_bytes(update) > self.task.max_bytes:
+            raise UpdateError(
+                f"{place} holds {num_bytes(update)} bytes, the task allows {self.task.max_bytes}: "
+                f"ask for one made with this task file."
+            )
+
     def _check_signer(self, answer: Answer, place: str) -> None:
+        if answer.signer:
+            verify(answer, place)
         if not answer.signer and not self.allow_unsigned:
             raise UpdateError(f"{place} is not signed: ask for a signed one, or allow it with --allow-unsigned.")
         enrolled = self.task.clients
@@ -335,18 +361,41 @@ class Gate:
                     f"enrol it in a new task, or leave the file out."
                 )
 
+    def _named(self, members: tuple[Member, ...]) -> list[str]:
+        """The texts of `without` that name one of the members."""
+        return [
+            text
+            for text in self.without
+            if any(name.startswith(text) or signer.startswith(text) for name, signer in members)
+        ]
+
     def _left_out(self, members: tuple[Member, ...], place: str, is_total: bool) -> bool:
-        for text in self.without:
-            hits = [member for member in members if any(part.startswith(text) for part in member if part)]
-            if not hits:
+        named = self._named(members)
+        if named and is_total:
+            raise UpdateError(
+                f"{place} holds {named[0]}…, which is to be left out: take it from the total with "
+                f"`fusionlearn subtract` and the update's file, then fuse."
+            )
+        self.matched |= set(named)
+        self.left_out |= {name for name, _ in members} if named else set()
+        return bool(named)
+
+    def _was_replaced(self, members: tuple[Member, ...], place: str, is_total: bool) -> bool:
+        for name, signer in members:
+            if name not in self.replaced:
                 continue
+            by, replacement = self.replaced[name]
+            if by != signer:
+                raise UpdateError(
+                    f"{replacement} says that it replaces {name[:12]}…, which is by another signer: an update replaces "
+                    f"one's own only. Leave it out with --without."
+                )
             if is_total:
                 raise UpdateError(
-                    f"{place} holds {text}…, which is to be left out: take it from the total with "
+                    f"{place} holds the update {name[:12]}…, which was replaced: take it from the total with "
                     f"`fusionlearn subtract` and the update's file, then fuse."
                 )
-            self.matched.add(text)
-            self.left_out |= {name for name, _ in hits}
+            self.notices.append(f"{place} was replaced by its signer")
             return True
         return False
 
@@ -358,8 +407,8 @@ class Gate:
             return True
         if known:
             raise UpdateError(
-                f"{place} and another total share the update {min(known)[0][:12]}…, which would count twice: "
-                f"subtract it from one of them."
+                f"{place} holds the update {min(known)[0][:12]}…, which is counted already: leave that update's file "
+                f"out, or subtract it from one of the totals."
             )
         for name, signer in members:
             if signer and self.by_signer.get(signer, name) != name:
@@ -392,17 +441,20 @@ def _prefix(text: str) -> str:
 # --- totals ---------------------------------------------------------------------------------------------------------
 
 
-def add(task: Task, *answers: Answer, allow_unsigned: bool = True) -> Total:
+def add(task: Task, *answers: Answer, accept_replacements: bool = False, allow_unsigned: bool = True) -> Total:
     """The sum of updates and totals, which knows its members.
 
-    A member given twice is counted once; another update by a signer who is in already is refused.
+    A member given twice is counted once; another update by a signer who is in already is refused, unless
+    `accept_replacements` is set and it names the one it replaces.
     Errors: UpdateError, also when the method is not additive.
     """
     if not task.method.additive:
         raise UpdateError(
             f"'{task.method.name}' needs every update separately, so they cannot be added: fuse the updates themselves."
         )
-    gate = Gate(task, allow_unsigned=allow_unsigned)
+    gate = Gate(task, accept_replacements=accept_replacements, allow_unsigned=allow_unsigned)
+    if accept_replacements:
+        gate.note_replacements(answers)
     total: Arrays | None = None
     for answer in gate.admit(answers):
         total = arrays.add(total, answer.arrays) if total is not None else answer.arrays
@@ -462,6 +514,7 @@ def predict(model: Model, data: Data, *, place: str = "data", first_row: int = 1
 
 
 def _answers(model: Model, encoded: Data) -> dict[str, NDArray[Any]]:
+    rows = arrays.num_rows(encoded)
     try:
         with one_blas_thread():
             answers = model.method.predict(model.arrays, encoded, model.problem, model.prior)
@@ -469,7 +522,10 @@ def _answers(model: Model, encoded: Data) -> dict[str, NDArray[Any]]:
         raise FileError(
             f"{name_of(model)}: its arrays do not belong together. Ask the coordinator for it again."
         ) from error
-    if not all(np.isfinite(answer).all() for answer in answers.values()):
+    name, shape = ("probability", (rows, len(model.schema.labels))) if model.schema.labels else ("value", (rows,))
+    if name not in answers or answers[name].shape != shape:
+        raise FileError(f"{name_of(model)}: its arrays do not belong together. Ask the coordinator for it again.")
+    if not np.isfinite(answers[name]).all():
         raise FileError(f"{name_of(model)}: its answers are not finite. Ask the coordinator for another model.")
     return answers
 
