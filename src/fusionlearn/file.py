@@ -285,6 +285,8 @@ def _check_values(name: str, array: NDArray[Any], metadata: Mapping[str, str], p
     """Refuse NaN, infinity and arrays that only look like a header entry."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise FileError(f"{place}: array '{name}' holds NaN or infinity.")
+    if array.dtype.kind == "b" and (array.view(np.uint8) > 1).any():
+        raise FileError(f"{place}: array '{name}' holds bytes that are neither true nor false.")
     if name.startswith(LONG_PREFIX):
         entry = name.removeprefix(LONG_PREFIX)
         if array.dtype != np.uint8 or array.ndim != 1 or entry in metadata or entry in RESERVED:
@@ -414,7 +416,9 @@ def _parts(noun: Noun) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
 
 def _json(value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text.encode()  # half a surrogate pair, as a file's name can hold, is no text
+        return text
     except (TypeError, ValueError) as error:
         raise SettingsError("settings must be text, numbers that are finite, lists and tables of them.") from error
 

@@ -35,7 +35,7 @@ MAX_FEATURES = 2**16  # a Gram matrix of as many takes 17 GB
 MAX_ENCODERS = 16
 LARGEST_UPDATE = 2**34  # bytes
 WIDEST = 1e100  # of a feature's bound: squares stay finite
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # what a terminal would obey
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")  # a terminal would obey
 
 
 @dataclass(frozen=True)
