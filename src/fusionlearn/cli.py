@@ -114,6 +114,12 @@ class Bar:
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=done)
 
+    def say(self, what: str) -> None:
+        """Another step of the work begins."""
+        self.what = what
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], description=what)
+
     def step(self) -> None:
         """One more unit is done."""
         self.to(self.done + 1)
@@ -796,8 +802,8 @@ def demo(seed: int, as_json: bool) -> None:
     """Twenty very uneven clients on scikit-learn's digits: methods against local and pooled models."""
     from fusionlearn import demo as module
 
-    with _bar("training", 1.0) as bar:
-        result = module.rows(seed=seed, progress=bar.to)
+    with _bar("training", None) as bar:
+        result = module.rows(seed=seed, progress=bar.say)
     if as_json:
         click.echo(json.dumps({"ok": True, **result}, ensure_ascii=False))
         return
