@@ -55,7 +55,6 @@ def test_fused_equals_pooled_and_keeps_up_with_pooled_logistic_regression(real_d
         x_test, y_test = (task.encoder.encode(task.schema.read(tests).data, task.schema, {})[k] for k in ("x", "y"))
         pooled_scores.append(linear_model.LogisticRegression(max_iter=2000).fit(x, y).score(x_test, y_test))
     difference = float(np.mean(fused_scores) - np.mean(pooled_scores))
-    print(f"fused {np.mean(fused_scores):.4f}, pooled logistic regression {np.mean(pooled_scores):.4f}")
     assert difference >= -0.005
 
 
