@@ -72,8 +72,9 @@ def digest(noun: Noun) -> str:
 
 
 def sign(noun: N, key: Ed25519PrivateKey) -> N:
-    """A copy signed with the key."""
-    named = dataclasses.replace(cast(Any, noun), signer=keys.public_hex(key), signature="")
+    """A copy signed with the key; an update loses its nonce, as its signer names it now."""
+    fresh = {"nonce": ""} if isinstance(noun, Update) else {}
+    named = dataclasses.replace(cast(Any, noun), signer=keys.public_hex(key), signature="", **fresh)
     return cast(N, dataclasses.replace(named, signature=key.sign(manifest(named)).hex()))
 
 
@@ -576,7 +577,8 @@ def _guarantee(header: _Entries) -> Guarantee:
 
 def _update_parts(update: Update) -> tuple[dict[str, Any], Arrays]:
     header = {"task": update.task, "guarantee": dataclasses.asdict(update.guarantee)}
-    return header | ({"replaces": update.replaces} if update.replaces else {}), update.arrays
+    optional = {"replaces": update.replaces, "nonce": update.nonce}
+    return header | {name: value for name, value in optional.items() if value}, update.arrays
 
 
 def _update_fields(header: _Entries, arrays: Arrays) -> dict[str, Any]:
@@ -584,6 +586,7 @@ def _update_fields(header: _Entries, arrays: Arrays) -> dict[str, Any]:
         "task": header.digest("task"),
         "guarantee": _guarantee(header),
         "replaces": header.digest("replaces", ""),
+        "nonce": header.digest("nonce", ""),
         "arrays": arrays,
     }
 

@@ -8,6 +8,7 @@ The command line, the simulator and any hub call these very functions.
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -83,7 +84,8 @@ def summarize(
 
     data      column name -> cells, all of one length; or an iterable of such pieces, read once, for tables larger
               than memory (held one at a time when the method is additive and exact, else joined)
-    rng       for methods that draw; default a fixed seed, so that doing it again gives the same update
+    rng       for methods that draw, and for the nonce that tells unsigned updates apart. By default a method draws
+              from a fixed seed, so that doing it again gives the same arrays, and the nonce is a new one
     replaces  digest of an earlier update of the same client that this one corrects
     place     how errors name the data
     Errors: DataError with every fault of the first faulty piece.
@@ -111,6 +113,7 @@ def client_pass(
     seen: Any = None,
 ) -> Passed:
     """`summarize`, which also tells what happened to the rows; `seen(clean, encoded)` is shown every piece."""
+    nonce_of = rng.bytes if rng is not None else secrets.token_bytes
     rng = rng or np.random.default_rng(0)
     rows = dropped = clipped = 0
     total: dict[str, Any] | None = None
@@ -142,7 +145,7 @@ def client_pass(
         told = f"has {rows - dropped} rows, the task allows {task.max_records} over all clients"
         raise DataError(place, [Fault("", told, hint="ask the coordinator for a task with a larger max_records")])
     task.method.check(total, task.problem, task.prior, place)
-    return Passed(Update(digest(task), total, replaces=replaces), rows, dropped, clipped)
+    return Passed(Update(digest(task), total, replaces=replaces, nonce=nonce_of(32).hex()), rows, dropped, clipped)
 
 
 def chunk_rows(task: Task) -> int:

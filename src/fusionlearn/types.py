@@ -120,6 +120,7 @@ class Update(Noun):
     arrays: Arrays
     guarantee: Guarantee = Guarantee()
     replaces: Digest = ""  # the earlier update of the same signer that this one corrects
+    nonce: str = ""  # 64 random hex digits while unsigned, so that two clients' equal sums are not taken for one file
     signer: Signer = ""
     signature: str = ""
     extras: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +128,8 @@ class Update(Noun):
     def __post_init__(self) -> None:
         if self.replaces and not is_signer(self.replaces):
             raise SettingsError("an update replaces another by its whole digest, 64 hex digits.")
+        if self.nonce and not is_signer(self.nonce):
+            raise SettingsError("the nonce of an update is 64 hex digits.")
 
 
 Member: TypeAlias = tuple[Digest, Signer]
