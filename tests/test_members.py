@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fusionlearn as fl
-from fusionlearn import file, keys
+from fusionlearn import errors, file, keys
 
 COLUMNS = {"x": fl.Number(-4, 4), "z": fl.Number(-4, 4)}
 LABEL = fl.ClassLabel("y", {"no": ["0"], "yes": ["1"]})
@@ -49,3 +49,17 @@ def test_a_given_generator_gives_the_same_update(task):
     rows = one_row_each(1)[0]
     first, again = (fl.summarize(task, rows, rng=np.random.default_rng(7)) for _ in range(2))
     assert file.digest(first) == file.digest(again)
+
+
+def test_a_member_is_added_once(task):
+    first = fl.summarize(task, {"x": [1, 2, 0], "z": [0, 1, 1], "y": [0, 1, 1]})
+    second = fl.summarize(task, {"x": [1, 2], "z": [0, 1], "y": [0, 1]})
+    total = fl.add(task, first, second)
+    for answers in ((total, first), (first, total), (first, second, first), (total, total)):
+        with pytest.raises(errors.UpdateError, match=r"counted already|twice"):
+            fl.add(task, *answers)
+    for answers in ((total, first), (first, total)):
+        with pytest.raises(errors.UpdateError, match="counted already"):
+            fl.fuse(task, answers)
+    with pytest.raises(errors.UpdateError, match="is not in"):
+        fl.subtract(task, fl.add(task, first), second)

@@ -82,8 +82,8 @@ def summarize(
 ) -> Update:
     """A client's whole job: its raw columns → one update.
 
-    data      column name -> cells, all of one length; or an iterable of such pieces, read once, for tables larger
-              than memory (held one at a time when the method is additive and exact, else joined)
+    data      column name -> cells, all of one length, or a data frame; or an iterable of such pieces, read once, for
+              tables larger than memory (held one at a time when the method is additive and exact, else joined)
     rng       for methods that draw, and for the nonce that tells unsigned updates apart. By default a method draws
               from a fixed seed, so that doing it again gives the same arrays, and the nonce is a new one
     replaces  digest of an earlier update of the same client that this one corrects
@@ -155,7 +155,7 @@ def chunk_rows(task: Task) -> int:
 
 
 def _pieces(data: Data | Iterable[Data], length: int) -> Iterator[Data]:
-    for part in [data] if isinstance(data, Mapping) else data:
+    for part in map(_columns, [data] if _is_table(data) else data):
         rows = {len(cells) for cells in part.values()}
         most = max(rows, default=0)
         if most <= length or len(rows) > 1:
@@ -163,6 +163,20 @@ def _pieces(data: Data | Iterable[Data], length: int) -> Iterator[Data]:
         else:
             for start in range(0, most, length):
                 yield {name: cells[start : start + length] for name, cells in part.items()}
+
+
+def _is_table(data: Any) -> bool:
+    """Whether it is one table: a mapping, or a data frame (which names its columns)."""
+    return isinstance(data, Mapping) or hasattr(data, "columns")
+
+
+def _columns(part: Any) -> Data:
+    if isinstance(part, Mapping):
+        return part
+    names = getattr(part, "column_names", None) or getattr(part, "columns", None)
+    if names is None:
+        raise DataError("data", [Fault("", "is neither columns by name, nor a data frame, nor an iterable of those")])
+    return {str(name): np.asarray(part[name]) for name in names}
 
 
 def _encode(
@@ -279,6 +293,7 @@ class Gate:
         self.without = [_prefix(text) for text in without]
         self.accept_replacements, self.allow_unsigned = accept_replacements, allow_unsigned
         self.replaced: dict[str, tuple[Signer, str]] = {}  # digest -> who replaced it, and with what
+        self.answers: set[str] = set()
         self.members: set[Member] = set()
         self.by_signer: dict[Signer, str] = {}
         self.left_out: set[str] = set()
@@ -305,6 +320,7 @@ class Gate:
         for answer in answers:
             members = self._members(answer)
             if self._belongs(answer, members):
+                self.answers.add(digest(answer))
                 self.members |= set(members)
                 self.by_signer |= {signer: name for name, signer in members if signer}
                 yield answer
@@ -322,7 +338,7 @@ class Gate:
         self._check_signer(answer, place)
         if self._left_out(members, place, isinstance(answer, Total)):
             return False
-        if self._was_replaced(members, place, isinstance(answer, Total)) or self._repeated(members, place):
+        if self._was_replaced(members, place, isinstance(answer, Total)) or self._repeated(answer, members, place):
             return False
         if isinstance(answer, Update):
             self._check_update(answer, place)
@@ -402,12 +418,12 @@ class Gate:
             return True
         return False
 
-    def _repeated(self, members: tuple[Member, ...], place: str) -> bool:
-        """Whether all of it is known already; refused when a part is, or when a signer answers twice."""
-        known = set(members) & self.members
-        if known and len(known) == len(members):
+    def _repeated(self, answer: Answer, members: tuple[Member, ...], place: str) -> bool:
+        """Whether this very file is known already; refused when members of it are, or when a signer answers twice."""
+        if digest(answer) in self.answers:
             self.repeated += 1
             return True
+        known = set(members) & self.members
         if known:
             raise UpdateError(
                 f"{place} holds the update {min(known)[0][:12]}…, which is counted already: leave that update's file "
@@ -447,7 +463,7 @@ def _prefix(text: str) -> str:
 def add(task: Task, *answers: Answer, accept_replacements: bool = False, allow_unsigned: bool = True) -> Total:
     """The sum of updates and totals, which knows its members.
 
-    A member given twice is counted once; another update by a signer who is in already is refused, unless
+    A member given twice is refused, and so is another update by a signer who is in already, unless
     `accept_replacements` is set and it names the one it replaces.
     Errors: UpdateError, also when the method is not additive.
     """
@@ -461,6 +477,8 @@ def add(task: Task, *answers: Answer, accept_replacements: bool = False, allow_u
     total: Arrays | None = None
     for answer in gate.admit(answers):
         total = arrays.add(total, answer.arrays) if total is not None else answer.arrays
+    if gate.repeated:
+        raise UpdateError("the same file is given twice: a member is added once. Give it once.")
     if total is None:
         raise UpdateError("there is no update to add: give at least one.")
     return _checked_total(task, total, gate.members)
@@ -500,7 +518,7 @@ def predict(model: Model, data: Data, *, place: str = "data", first_row: int = 1
     regression; rows that the rule "drop" leaves out get "" and NaN.
     Errors: DataError; FileError when the model's arrays do not belong together.
     """
-    table, encoded, _ = _encode(model, data, place, with_label=False, first_row=first_row)
+    table, encoded, _ = _encode(model, _columns(data), place, with_label=False, first_row=first_row)
     answers = _answers(model, encoded)
     label = model.schema.label
     result: dict[str, NDArray[Any]] = {}
