@@ -568,6 +568,10 @@ def _checked_lines(data: Path, faults: list[Any], stats: Any, drafted: str | Non
     help="Keep this share of the rows back for local evaluation (evaluate --held-out SHARE).",
 )  # fmt: skip
 @click.option("--replaces", default="", metavar="DIGEST", help="This update corrects an earlier one of yours.")
+@click.option(
+    "--teacher", metavar="NAME[:SETTINGS]",
+    help="Who teaches the student at this site; never sent. See `fusionlearn teachers` [default: forest].",
+)  # fmt: skip
 @click.option("--accept-small-cells", is_flag=True, help="Agree to the leakage page, small cells included, unasked.")
 @click.option("--yes", is_flag=True, help="Agree to the leakage page unasked when it names no small cells.")
 @_trust_options
@@ -575,8 +579,8 @@ def _checked_lines(data: Path, faults: list[Any], stats: Any, drafted: str | Non
 @_json_option
 def summarize(
     task_path: Path, data: Path, output: Path, map_path: Path | None, show_values: bool, hold_out: float,
-    replaces: str, accept_small_cells: bool, yes: bool, allow_unsigned: bool, key: Path | None, unsigned: bool,
-    as_json: bool,
+    replaces: str, teacher: str | None, accept_small_cells: bool, yes: bool, allow_unsigned: bool, key: Path | None,
+    unsigned: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Summarize a table into one update: the client's whole job. Shows what leaves before it is written."""
     from fusionlearn.privacy.leakage import Witness
@@ -597,6 +601,7 @@ def summarize(
             replaces=replaces,
             place=source.place,
             seen=witness,
+            local={} if teacher is None else {"teacher": teacher},
         )
     update = passed.update if signing is None else file.sign(passed.update, signing)
     size = len(file.to_bytes(update))
@@ -781,6 +786,16 @@ def methods(as_json: bool) -> None:
 def encoders(as_json: bool) -> None:
     """List the encoders that can be named in a task."""
     _table(as_json, "encoders", encoder.available())
+
+
+@main.command()
+@_json_option
+def teachers(as_json: bool) -> None:
+    """List the teachers a client may choose from: `summarize --teacher`."""
+    from fusionlearn import plugin
+    from fusionlearn.teacher import GROUP, TEACHERS
+
+    _table(as_json, "teachers", plugin.available(TEACHERS, GROUP))
 
 
 def _table(as_json: bool, what: str, available: dict[str, str]) -> None:

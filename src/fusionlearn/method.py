@@ -14,7 +14,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from fusionlearn.arrays import Arrays, ArraySpec, Data
 from fusionlearn.problem import Problem
 
 METHODS: Mapping[str, str] = {
+    "distill_head": "fusionlearn.methods.distill_head:DistillHead",
     "ensemble": "fusionlearn.methods.ensemble:Ensemble",
     "forest": "fusionlearn.methods.forest:Forest",
     "gaussian": "fusionlearn.methods.gaussian:Gaussian",
@@ -47,6 +48,10 @@ class Moments:
 
 class Method(plugin.Plugin, abc.ABC):
     """The mathematics of one way to learn in one contact. Final subclasses are frozen dataclasses."""
+
+    # Choices that are the client's own and never travel, such as a teacher. A method that names some takes them as
+    # `summarize(..., local={"teacher": "forest"})`, each optional.
+    LOCAL: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abc.abstractmethod

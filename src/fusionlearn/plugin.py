@@ -89,6 +89,41 @@ def make(found: type[P], settings: Mapping[str, Any]) -> P:
         ) from error
 
 
+def parse(kind: type[P], text: str, table: Mapping[str, str], group: str) -> P:
+    """The plug-in that people write on one line: NAME or NAME:key=value,key=value.
+
+    A value is read as its field's type says: true, 3, 0.1, a word; tuples as in 28x28x1 or one+two.
+    Errors: SettingsError.
+    """
+    name, _, rest = text.partition(":")
+    found = find(kind, name.strip(), table, group)
+    hints = typing.get_type_hints(found)
+    settings: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise SettingsError(f"'{text}': settings are written key=value, as in {name}:{key}=…")
+        settings[key] = _read(value, hints.get(key, str))
+    return make(found, settings)
+
+
+def _read(text: str, hint: Any) -> Any:
+    """What a word on the command line means where a setting of this type is expected."""
+    if typing.get_origin(hint) is tuple:
+        kind = typing.get_args(hint)[0]
+        return tuple(_read(part, kind) for part in text.split("+" if kind is str else "x"))
+    if hint is str:
+        return text
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _value(owner: str, name: str, value: Any, hint: Any) -> Any:
     """`value` as the type of the field, where JSON and TOML write it a little differently."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)

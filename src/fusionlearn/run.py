@@ -79,6 +79,7 @@ def summarize(
     rng: np.random.Generator | None = None,
     replaces: str = "",
     place: str = "data",
+    local: Mapping[str, str] | None = None,
 ) -> Update:
     """A client's whole job: its raw columns → one update.
 
@@ -88,9 +89,10 @@ def summarize(
               from a fixed seed, so that doing it again gives the same arrays, and the nonce is a new one
     replaces  digest of an earlier update of the same client that this one corrects
     place     how errors name the data
+    local     the client's own choices where the method leaves some to it (`Method.LOCAL`); they never travel
     Errors: DataError with every fault of the first faulty piece.
     """
-    return client_pass(task, data, rng=rng, replaces=replaces, place=place).update
+    return client_pass(task, data, rng=rng, replaces=replaces, place=place, local=local).update
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,10 @@ def client_pass(
     replaces: str = "",
     place: str = "data",
     seen: Any = None,
+    local: Mapping[str, str] | None = None,
 ) -> Passed:
     """`summarize`, which also tells what happened to the rows; `seen(clean, encoded)` is shown every piece."""
+    _check_local(task.method, local or {})
     nonce_of = rng.bytes if rng is not None else secrets.token_bytes
     rng = rng or np.random.default_rng(0)
     rows = dropped = clipped = 0
@@ -129,7 +133,7 @@ def client_pass(
         if arrays.num_rows(encoded) == 0:
             continue
         if streams:
-            part = _summary(task, encoded, rng)
+            part = _summary(task, encoded, rng, local)
             total = arrays.add(total, part) if total else part
         else:
             held.append(encoded)
@@ -139,7 +143,7 @@ def client_pass(
     if held:
         xp = array_api_compat.array_namespace(held[0][encoder.X])
         joined = held[0] if len(held) == 1 else {key: xp.concat([part[key] for part in held]) for key in held[0]}
-        total = _summary(task, joined, rng)
+        total = _summary(task, joined, rng, local)
     assert total is not None
     if rows - dropped > task.max_records:
         told = f"has {rows - dropped} rows, the task allows {task.max_records} over all clients"
@@ -203,8 +207,19 @@ def _encode(
     return table, encoded, beyond
 
 
-def _summary(task: Task, encoded: Data, rng: np.random.Generator) -> dict[str, Any]:
-    summary = task.method.summarize(encoded, task.problem, task.prior, rng=rng)
+def _check_local(method: Method, local: Mapping[str, str]) -> None:
+    """Refuse a local choice the task's method does not leave to the client."""
+    for name in local:
+        if name not in method.LOCAL:
+            leaves = ", ".join(method.LOCAL) or "nothing"
+            raise SettingsError(f"method '{method.name}' has no local choice '{name}': it leaves {leaves} to a client.")
+
+
+def _summary(
+    task: Task, encoded: Data, rng: np.random.Generator, local: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    choices: dict[str, Any] = {"local": local} if local else {}
+    summary = task.method.summarize(encoded, task.problem, task.prior, rng=rng, **choices)
     return {name: as_numpy(array) for name, array in summary.items()}
 
 

@@ -22,7 +22,6 @@ Source   Hoerl, Kennard, Ridge Regression, 1970; the sums as uploads: Salehkaley
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -31,15 +30,12 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn import arrays, sums
+from fusionlearn import heads, sums
 from fusionlearn.arrays import Arrays, ArraySpec, Data
 from fusionlearn.errors import SettingsError, UpdateError
-from fusionlearn.fixed import FixedPoint, pack, sum_blocks, unpack
+from fusionlearn.heads import HeadSums
 from fusionlearn.method import Method, Moments
 from fusionlearn.problem import Problem
-
-# λ / n, half decades from 1e-5 to 10: coarse, so that the choice is the same on every machine.
-GRID = tuple(10.0 ** (step / 2) for step in range(-10, 3))
 
 
 @dataclass(frozen=True)
@@ -67,41 +63,21 @@ class Ridge(Method):
         return True
 
     def declare(self, problem: Problem, prior: Arrays) -> dict[str, ArraySpec]:
-        grids, d, c = self._grids(problem), problem.num_features, problem.num_classes
-        tops = {name: grid.bound(problem.max_records, top) for name, (grid, top) in grids.items()}
-        return {
-            "gram": ArraySpec("int64", ((d + 1) * (d + 2) // 2,), -tops["gram"], tops["gram"]),
-            "moment": ArraySpec("int64", (d + 1, c), -tops["moment"], tops["moment"]),
-            "square": ArraySpec("int64", (c,), 0, tops["square"]),
-            "count": ArraySpec("int64", (), 1, problem.max_records),
-        }
+        return self._sums(problem).declare()
 
     def summarize(self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator) -> dict[str, Any]:
         x, y = data["x"], data["y"]
         xp = array_api_compat.array_namespace(x)
-        grids = {name: grid for name, (grid, _) in self._grids(problem).items()}
         weights = xp.asarray(self._weights(problem), dtype=xp.float64, device=array_api_compat.device(x))
         classes = xp.arange(problem.num_classes, device=array_api_compat.device(x))
 
-        def block(rows: slice) -> dict[str, Any]:
-            z = xp.empty((int(x[rows].shape[0]), problem.num_features + 1), dtype=xp.float64, device=classes.device)
-            z[:, 0] = 1.0
-            z[:, 1:] = x[rows]
+        def targets(rows: slice) -> Any:
             if not problem.labels:
-                targets = xp.astype(y[rows], xp.float64)[:, None]
-            else:
-                targets = xp.astype(y[rows][:, None] == classes[None, :], xp.float64)
-                if self.class_weights != "none":
-                    root = xp.sqrt(weights[y[rows]])[:, None]
-                    z, targets = z * root, targets * root
-            return {
-                "gram": grids["gram"].encode(pack(z.T @ z)),
-                "moment": grids["moment"].encode(z.T @ targets),
-                "square": grids["square"].encode(xp.sum(targets**2, axis=0)),
-            }
+                return xp.astype(y[rows], xp.float64)[:, None]
+            return xp.astype(y[rows][:, None] == classes[None, :], xp.float64)
 
-        total = sum_blocks(int(x.shape[0]), problem.num_features + 1, block)
-        return total | {"count": xp.asarray(int(x.shape[0]), dtype=xp.int64)}
+        root = None if self.class_weights == "none" else lambda rows: xp.sqrt(weights[y[rows]])
+        return self._sums(problem).summarize(x, targets, root)
 
     def fuse(
         self,
@@ -113,15 +89,14 @@ class Ridge(Method):
         noise_std: float = 0.0,
         rng: np.random.Generator,
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        total = summaries[0]
-        for summary in summaries[1:]:
-            total = arrays.add(total, summary)
-        gram, moment, square = self._decode(total, problem)
+        total = heads.total(summaries)
+        real = self._sums(problem).decode(total)
+        moment = real.moment
         if problem.labels and int((moment[0] > 0).sum()) < 2:
             raise UpdateError("the clients together hold one class only, so there is nothing to tell apart.")
-        standard = sums.standardise(gram, moment, square)
+        standard = sums.standardise(real.gram, moment, real.square)
         rows = float(total["count"])
-        fit = sums.ridge(standard, rows, GRID if self.penalty == "gcv" else (self.penalty,))
+        fit = sums.ridge(standard, rows, heads.GRID if self.penalty == "gcv" else (self.penalty,))
         weights, bias = standard.unstandardise(fit.weights)
         model: dict[str, NDArray[Any]] = {"weights": weights, "bias": bias}
         names = problem.feature_names
@@ -138,53 +113,24 @@ class Ridge(Method):
         return model, findings
 
     def predict(self, model: Arrays, data: Data, problem: Problem, prior: Arrays) -> dict[str, NDArray[Any]]:
-        scores = np.asarray(data["x"], np.float64) @ model["weights"] + model["bias"]
-        return {"probability": sums.to_simplex(scores)} if problem.labels else {"value": scores[:, 0]}
+        return heads.predict(model, data["x"], problem)
 
     def check(self, summary: Arrays, problem: Problem, prior: Arrays, place: str) -> None:
         """Besides shapes and bounds: the sums of real rows form a positive semi-definite matrix that fits the count."""
-        arrays.check(summary, self.declare(problem, prior), place)
-        gram, moment, square = self._decode(summary, problem)
-        slack = float(summary["count"]) * 2.0 ** -min(grid.bits for grid, _ in self._grids(problem).values())
-        weights, rows = self._weights(problem), float(summary["count"])
-        bounds = np.array([1.0, *problem.feature_bounds])
-        diagonal = np.diag(gram)
-        faults = {
-            "the number of rows does not match the sums": not (
-                rows * weights.min() - slack <= gram[0, 0] <= rows * weights.max() + slack
-            ),
-            "a column's mean square is negative or beyond its bound": bool(
-                (diagonal < -slack).any() or (diagonal > gram[0, 0] * bounds**2 * (1 + 1e-9) + slack).any()
-            ),
-            "the class counts do not sum to the rows": bool(problem.labels)
-            and abs(moment[0].sum() - gram[0, 0]) > slack * (1 + problem.num_classes),
-            "a moment is larger than its column and target allow": bool(
-                (moment**2 > np.outer(diagonal + slack, square + slack) * (1 + 1e-9) + slack).any()
-            ),
-        }
-        told = next((fault for fault, found in faults.items() if found), None)
-        if told is None and not sums.semi_definite(gram, slack):
-            told = "its Gram matrix is not positive semi-definite"
-        if told:
-            raise UpdateError(f"{place}: {told}, so no table of records can have given it; ask the client to redo it.")
+        self._sums(problem).check(summary, place)
 
     def sensitivity(self, problem: Problem, prior: Arrays) -> float | None:
-        row = 1.0 + sum(bound**2 for bound in problem.feature_bounds)
-        target = problem.target_bound**2
-        return float(self._weights(problem).max() * math.sqrt(row**2 + row * target + target**2))
+        return self._sums(problem).sensitivity()
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
-        gram, moment, _ = self._decode(summary, problem)
-        counts = np.rint(moment[0] / self._weights(problem)) if problem.labels else None
+        real = self._sums(problem).decode(summary)
+        counts = np.rint(real.moment[0] / self._weights(problem)) if problem.labels else None
         weights = None if self.class_weights == "none" else self._weights(problem)
-        return Moments(float(summary["count"]), counts, gram[0, 1:] / gram[0, 0], gram, weights)
+        return Moments(float(summary["count"]), counts, real.gram[0, 1:] / real.gram[0, 0], real.gram, weights)
 
     def loss(self, model: Arrays, summary: Arrays, problem: Problem) -> float | None:
-        """Mean squared error, summed over the columns of the target: (wᵀGw - 2wᵀm + s) / n."""
-        gram, moment, square = self._decode(summary, problem)
-        weights = np.vstack([model["bias"], model["weights"]])
-        total = (weights * (gram @ weights)).sum() - 2 * (weights * moment).sum() + square.sum()
-        return float(max(total, 0.0) / gram[0, 0])
+        """Mean squared error, summed over the columns of the target."""
+        return heads.loss(model, self._sums(problem).decode(summary))
 
     def _weights(self, problem: Problem) -> NDArray[np.float64]:
         if self.class_weights == "none":
@@ -195,20 +141,9 @@ class Ridge(Method):
             )
         return np.array(self.class_weights)
 
-    def _grids(self, problem: Problem) -> dict[str, tuple[FixedPoint, float]]:
-        """For each sum its grid and the largest entry one row can add."""
-        weight = float(self._weights(problem).max())
-        tops = {
-            "gram": weight * problem.max_bound**2,
-            "moment": weight * problem.max_bound * problem.target_bound,
-            "square": weight * problem.target_bound**2,
-        }
-        return {name: (FixedPoint.for_sums(problem.max_records, top), top) for name, top in tops.items()}
-
-    def _decode(self, summary: Arrays, problem: Problem) -> tuple[NDArray[np.float64], ...]:
-        grids = self._grids(problem)
-        gram, moment, square = (grids[name][0].decode(summary[name]) for name in ("gram", "moment", "square"))
-        return unpack(gram), moment, square
+    def _sums(self, problem: Problem) -> HeadSums:
+        weights = self._weights(problem)
+        return HeadSums(problem, float(weights.min()), float(weights.max()))
 
     def _coefficients(self, model: Arrays, problem: Problem, freedom: float) -> list[dict[str, Any]]:
         """Each coefficient with its interval, in scaled units, for the report."""

@@ -1,0 +1,161 @@
+"""Linear heads from sums: everything ridge regression needs to know of rows and their targets.
+
+Of rows z = [1, x] with targets t a client keeps Σ zzᵀ, Σ ztᵀ, Σ t² and their number, as integers. The targets may be
+one-hot labels, numbers, or what a teacher says: sums of different clients add up all the same, and the head they give
+is the one of the pooled rows and targets.
+
+    gram     ((d+1)(d+2)/2,) int64   Σ zzᵀ, upper triangle row by row, fixed point
+    moment   (d+1, c)        int64   Σ ztᵀ, fixed point
+    square   (c,)            int64   Σ t², fixed point
+    count    ()              int64   rows
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionlearn import arrays, sums
+from fusionlearn.arrays import Array, Arrays, ArraySpec
+from fusionlearn.errors import UpdateError
+from fusionlearn.fixed import FixedPoint, pack, sum_blocks, unpack
+from fusionlearn.problem import Problem
+
+# λ / n, half decades from 1e-5 to 10: coarse, so that the choice is the same on every machine.
+GRID = tuple(10.0 ** (step / 2) for step in range(-10, 3))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The sums as real numbers."""
+
+    gram: NDArray[np.float64]  # (d+1, d+1)
+    moment: NDArray[np.float64]  # (d+1, c)
+    square: NDArray[np.float64]  # (c,)
+
+
+@dataclass(frozen=True)
+class HeadSums:
+    """The integers that stand for the sums of one problem."""
+
+    problem: Problem
+    least_weight: float = 1.0  # of a row
+    most_weight: float = 1.0
+
+    def grids(self) -> dict[str, tuple[FixedPoint, float]]:
+        """For each sum its grid and the largest entry one row can add."""
+        problem = self.problem
+        tops = {
+            "gram": self.most_weight * problem.max_bound**2,
+            "moment": self.most_weight * problem.max_bound * problem.target_bound,
+            "square": self.most_weight * problem.target_bound**2,
+        }
+        return {name: (FixedPoint.for_sums(problem.max_records, top), top) for name, top in tops.items()}
+
+    def declare(self) -> dict[str, ArraySpec]:
+        """What the sums of any rows look like."""
+        grids, d, c = self.grids(), self.problem.num_features, self.problem.num_classes
+        tops = {name: grid.bound(self.problem.max_records, top) for name, (grid, top) in grids.items()}
+        return {
+            "gram": ArraySpec("int64", ((d + 1) * (d + 2) // 2,), -tops["gram"], tops["gram"]),
+            "moment": ArraySpec("int64", (d + 1, c), -tops["moment"], tops["moment"]),
+            "square": ArraySpec("int64", (c,), 0, tops["square"]),
+            "count": ArraySpec("int64", (), 1, self.problem.max_records),
+        }
+
+    def summarize(
+        self, x: Array, targets: Callable[[slice], Array], root: Callable[[slice], Array] | None = None
+    ) -> dict[str, Any]:
+        """The sums of these rows.
+
+        x        (n, d) features
+        targets  a slice of the rows → their targets (m, c) float64
+        root     a slice of the rows → square roots of their weights (m,); None: all 1
+        """
+        xp = array_api_compat.array_namespace(x)
+        grids = {name: grid for name, (grid, _) in self.grids().items()}
+        width = self.problem.num_features + 1
+
+        def block(rows: slice) -> dict[str, Any]:
+            z = xp.empty((int(x[rows].shape[0]), width), dtype=xp.float64, device=array_api_compat.device(x))
+            z[:, 0] = 1.0
+            z[:, 1:] = x[rows]
+            t = targets(rows)
+            if root is not None:
+                weight = root(rows)[:, None]
+                z, t = z * weight, t * weight
+            return {
+                "gram": grids["gram"].encode(pack(z.T @ z)),
+                "moment": grids["moment"].encode(z.T @ t),
+                "square": grids["square"].encode(xp.sum(t**2, axis=0)),
+            }
+
+        total = sum_blocks(int(x.shape[0]), width, block)
+        return total | {"count": xp.asarray(int(x.shape[0]), dtype=xp.int64)}
+
+    def decode(self, summary: Arrays) -> Moments:
+        """The real sums that the integers stand for."""
+        grids = self.grids()
+        gram, moment, square = (grids[name][0].decode(summary[name]) for name in ("gram", "moment", "square"))
+        return Moments(unpack(gram), moment, square)
+
+    def check(self, summary: Arrays, place: str) -> None:
+        """The sums of real rows form a positive semi-definite matrix that fits the count. Errors: UpdateError."""
+        arrays.check(summary, self.declare(), place)
+        problem, real = self.problem, self.decode(summary)
+        gram, moment, square = real.gram, real.moment, real.square
+        rows = float(summary["count"])
+        slack = rows * 2.0 ** -min(grid.bits for grid, _ in self.grids().values())
+        bounds = np.array([1.0, *problem.feature_bounds])
+        diagonal = np.diag(gram)
+        faults = {
+            "the number of rows does not match the sums": not (
+                rows * self.least_weight - slack <= gram[0, 0] <= rows * self.most_weight + slack
+            ),
+            "a column's mean square is negative or beyond its bound": bool(
+                (diagonal < -slack).any() or (diagonal > gram[0, 0] * bounds**2 * (1 + 1e-9) + slack).any()
+            ),
+            "the class counts do not sum to the rows": bool(problem.labels)
+            and abs(moment[0].sum() - gram[0, 0]) > slack * (1 + problem.num_classes),
+            "a moment is larger than its column and target allow": bool(
+                (moment**2 > np.outer(diagonal + slack, square + slack) * (1 + 1e-9) + slack).any()
+            ),
+        }
+        told = next((fault for fault, found in faults.items() if found), None)
+        if told is None and not sums.semi_definite(gram, slack):
+            told = "its Gram matrix is not positive semi-definite"
+        if told:
+            raise UpdateError(f"{place}: {told}, so no table of records can have given it; ask the client to redo it.")
+
+    def sensitivity(self) -> float:
+        """The largest L2 change one record makes, in real units: w·√(B⁴ + B²t² + t⁴), B² = 1 + Σ bounds²."""
+        row = 1.0 + sum(bound**2 for bound in self.problem.feature_bounds)
+        target = self.problem.target_bound**2
+        return self.most_weight * math.sqrt(row**2 + row * target + target**2)
+
+
+def total(summaries: Sequence[Arrays]) -> Arrays:
+    """The sum of some clients' sums."""
+    result = summaries[0]
+    for summary in summaries[1:]:
+        result = arrays.add(result, summary)
+    return result
+
+
+def loss(model: Arrays, real: Moments) -> float:
+    """Mean squared error of a head on the rows behind the sums, summed over targets: (wᵀGw - 2wᵀm + s) / n."""
+    weights = np.vstack([model["bias"], model["weights"]])
+    missed = (weights * (real.gram @ weights)).sum() - 2 * (weights * real.moment).sum() + real.square.sum()
+    return float(max(missed, 0.0) / real.gram[0, 0])
+
+
+def predict(model: Arrays, x: Any, problem: Problem) -> dict[str, NDArray[Any]]:
+    """What a head answers: the nearest probabilities for classes, values for regression."""
+    scores = np.asarray(x, np.float64) @ model["weights"] + model["bias"]
+    return {"probability": sums.to_simplex(scores)} if problem.labels else {"value": scores[:, 0]}

@@ -1,0 +1,1 @@
+"""One file a teacher; the table of names is `fusionlearn.teacher.TEACHERS`."""
