@@ -190,7 +190,7 @@ def _task(path: Path, allow_unsigned: bool) -> Task:
         if not allow_unsigned:
             raise FileError(f"{path} is not signed: ask the coordinator for a signed one, or pass --allow-unsigned.")
         return task
-    if keys.trust(task.name, task.signer):
+    if keys.trust(task.name, task.signer) and not _is_own(task.signer):
         _say(
             f"First contact with '{task.name}': signed by {keys.fingerprint(task.signer)}. "
             f"Compare these digits with the coordinator's by telephone."
@@ -198,12 +198,18 @@ def _task(path: Path, allow_unsigned: bool) -> Task:
     return task
 
 
+def _is_own(signer: str) -> bool:
+    """Whether this user's own key signed: nobody telephones themselves."""
+    own = keys.home() / "key.pem.pub"
+    return own.is_file() and own.read_text(encoding="utf-8", errors="replace").strip() == signer
+
+
 def _model(path: Path, allow_unsigned: bool) -> Model:
     model = file.read(path, Model)
     if not model.signer:
         if not allow_unsigned:
             raise FileError(f"{path} is not signed: ask the coordinator for a signed one, or pass --allow-unsigned.")
-    elif keys.trust(model.name, model.signer):
+    elif keys.trust(model.name, model.signer) and not _is_own(model.signer):
         _say(f"First contact with '{model.name}': signed by {keys.fingerprint(model.signer)}.")
     return model
 
@@ -649,7 +655,8 @@ def _agree(task: Task, page: Any, accept_small_cells: bool, yes: bool) -> None:
         return
     try:
         agreed = click.confirm("Write this update?", default=False, err=True)
-    except click.Abort:
+    except click.Abort:  # nobody answered
+        _say()
         agreed = False
     if not agreed:
         flag = "--accept-small-cells" if page.has_small_cells else "--yes"

@@ -1,19 +1,20 @@
 """A forest grown in parts: each client grows trees on its own rows, the union votes.
 
 scikit-learn grows the trees, which then travel as arrays, so no client's code or objects reach the server and
-predicting needs NumPy only. Trees of different clients are weighted by the clients' numbers of rows; a tree gives
-each class the share it has in the leaf, so it never votes for a class its client has not seen.
+predicting needs NumPy only. A tree gives each class the share it has in the leaf, so it never votes for a class its
+client has not seen, and its vote for class c weighs n_kc / n_c, the share of all rows of that class its client holds:
+weighted by rows alone, clients with one class shout the others down. For regression a tree weighs n_k / n.
 
 Update
-    root       (t,)    int32    first node of each tree
-    feature    (m,)    int32    column a node asks for; -1 in a leaf
-    threshold  (m,)    float64  rows with x <= threshold go left
-    left       (m,)    int32    next node, always further on
-    right      (m,)    int32
-    value      (m, c)  float32  class shares in the node (mean target, for regression)
-    count      ()      int64    rows
+    root         (t,)    int32    first node of each tree
+    feature      (m,)    int32    column a node asks for; -1 in a leaf
+    threshold    (m,)    float64  rows with x <= threshold go left
+    left         (m,)    int32    next node, always further on
+    right        (m,)    int32
+    value        (m, c)  float32  class shares in the node (mean target, for regression)
+    class_count  (c,)    int64    rows of each class (all rows, for regression)
 Model
-    the same arrays, all trees one after another, and tree_weight (t,) float64 in place of count
+    the same arrays, all trees one after another, and tree_weight (t, c) float64 in place of class_count
 Cost     upload about (24 + 4c) bytes a node, t·(2·max_leaves - 1) nodes at most; client O(t·n·d·log n); server none
 Privacy  leaves of few rows speak of few people: `min_leaf` is the least; no bound on what one record changes
 Source   Breiman, Random Forests, 2001; the union as fusion: Hauschild et al., Federated Random Forests, 2022
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from fusionlearn import arrays
 from fusionlearn.arrays import Arrays, ArraySpec, Data, UpTo, as_numpy
 from fusionlearn.errors import MissingExtra, SettingsError, UpdateError
-from fusionlearn.method import Method
+from fusionlearn.method import Method, Moments
 from fusionlearn.problem import Problem
 
 CELLS = 2**22  # rows x trees walked at a time
@@ -69,7 +70,7 @@ class Forest(Method):
             "left": ArraySpec("int32", nodes, 0, most - 1),
             "right": ArraySpec("int32", nodes, 0, most - 1),
             "value": ArraySpec("float32", (UpTo(most), problem.num_classes), 0.0 if problem.labels else -top, top),
-            "count": ArraySpec("int64", (), 1, problem.max_records),
+            "class_count": ArraySpec("int64", (problem.num_classes,), 0, problem.max_records),
         }
 
     def summarize(self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator) -> dict[str, Any]:
@@ -90,7 +91,8 @@ class Forest(Method):
         parts = [_tree(tree.tree_, columns, problem) for tree in forest.estimators_]
         starts = np.cumsum([0] + [len(part["feature"]) for part in parts])
         joined = _join(parts, starts[:-1])
-        return joined | {"count": np.asarray(len(x), np.int64)}
+        classes = y.astype(int) if problem.labels else np.zeros(len(x), int)
+        return joined | {"class_count": np.bincount(classes, minlength=problem.num_classes).astype(np.int64)}
 
     def fuse(
         self,
@@ -104,10 +106,11 @@ class Forest(Method):
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         starts = np.cumsum([0] + [len(summary["feature"]) for summary in summaries])
         model = _join(summaries, starts[:-1])
-        counts = np.array([int(summary["count"]) for summary in summaries])
-        model["tree_weight"] = np.repeat(counts / (counts.sum() * self.trees), self.trees)
+        counts = np.array([summary["class_count"] for summary in summaries])
+        share = counts / np.maximum(counts.sum(axis=0), 1)
+        model["tree_weight"] = np.repeat(share / self.trees, self.trees, axis=0)
         leaves = model["feature"] < 0
-        seen = model["value"][leaves].max(axis=0) > 0
+        seen = counts.sum(axis=0) > 0
         if problem.labels and seen.sum() < 2:
             raise UpdateError("the clients together hold one class only, so there is nothing to tell apart.")
         absent = [problem.labels[k] for k in np.flatnonzero(~seen)] if problem.labels else []
@@ -132,9 +135,16 @@ class Forest(Method):
             return {"value": scores[:, 0]}
         return {"probability": scores / np.maximum(scores.sum(axis=1, keepdims=True), 1e-300)}
 
+    def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
+        counts = np.asarray(summary["class_count"], np.float64)
+        return Moments(float(counts.sum()), counts if problem.labels else None, None, None)
+
     def check(self, summary: Arrays, problem: Problem, prior: Arrays, place: str) -> None:
         """Besides shapes and bounds: nodes that belong together and lead onwards, so that every walk ends."""
         arrays.check(summary, self.declare(problem, prior), place)
+        rows = int(summary["class_count"].sum())
+        if not 1 <= rows <= problem.max_records:
+            raise UpdateError(f"{place} speaks of {rows} rows, the task allows 1 to {problem.max_records}.")
         size = len(summary["feature"])
         if size == 0 or any(len(summary[name]) != size for name in ("threshold", "left", "right", "value")):
             raise UpdateError(f"{place}: the arrays of the trees' nodes have different lengths or none.")

@@ -1,0 +1,292 @@
+"""CSV and its kin, read in blocks: bounded memory, and fast where a block holds nothing but numbers.
+
+A block is about a MiB of text that ends with a line. Without quotes it can be cut at delimiters: where every line has
+the right number of them and every wanted cell is a plain number, NumPy parses the block at once. Any other block goes
+through the csv module, cell by cell, which also finds out what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionlearn.errors import DataError, Fault
+from fusionlearn.problem import ROWS_SHOWN
+from fusionlearn.site.cells import Cells
+from fusionlearn.site.map import FileOptions
+from fusionlearn.site.table import Batch, broken
+
+BLOCK = 2**20  # bytes read at a time
+LONGEST_LINE = 2**22  # characters; 65,536 columns of 60 characters
+TRIES = 4  # blocks in a row that NumPy may fail on before it is no longer asked
+
+MAGIC = (
+    (b"PK\x03\x04", "is packed (an Excel workbook or a zip file), not text", "save it as CSV"),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook, not text", "save it as CSV"),
+    (b"PAR1", "is a Parquet file", "give it a name that ends in .parquet"),
+    (b"\x1f\x8b", "is packed by gzip, not text", "unpack it first"),
+    (b"BZh", "is packed by bzip2, not text", "unpack it first"),
+    (b"\xfd7zXZ", "is packed by xz, not text", "unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "is packed by Zstandard, not text", "unpack it first"),
+    (b"%PDF", "is a PDF file, not a table", "export it as CSV"),
+    (b"\x89PNG", "is a picture, not a table", "export it as CSV"),
+    (b"\x93NUMPY", "is a single NumPy array (.npy)", "save the columns by name with numpy.savez"),
+)
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class TextTable:
+    """A delimited text file. Errors: DataError when it has no readable header."""
+
+    def __init__(self, path: Path, options: FileOptions) -> None:
+        self.path, self.options = path, options
+        self.delimiter = options.delimiter or ("\t" if path.suffix.lower() in (".tsv", ".tab") else ",")
+        self.fraction = 0.0
+        self.takes_numbers = False
+        self._refuse_foreign()
+        header = next(self._after_header(), None)
+        if header is None:
+            what = "it has not even a header" if path.stat().st_size == 0 else "it holds blank lines only"
+            raise broken(path, f"is empty: {what}", "export it again")
+        self.names = options.names or tuple(name.strip() for name in header[0])
+
+    def _refuse_foreign(self) -> None:
+        with self.path.open("rb") as file:
+            head = file.read(8)
+        for magic, kind, hint in MAGIC:
+            if head.startswith(magic):
+                raise broken(self.path, kind, hint)
+        if head.startswith(UTF16) and not self._wide:
+            hint = f'declare encoding = "utf-16" in site.toml: it is read as {self.options.encoding}'
+            raise broken(self.path, "is written in UTF-16", hint)
+
+    @property
+    def _wide(self) -> bool:
+        """Whether the encoding is one of those with several bytes a character, which hold NUL bytes."""
+        return "16" in self.options.encoding or "32" in self.options.encoding
+
+    # --- blocks of text -------------------------------------------------------------------------------------------
+
+    def _blocks(self) -> Iterator[tuple[str, str, str]]:
+        """Blocks of whole lines: text, and for the last one what broke the file there, with a hint ("" if nothing)."""
+        size = max(1, self.path.stat().st_size)
+        rest, first = "", True
+        decoder = codecs.getincrementaldecoder(self.options.encoding)("strict")
+        with self.path.open("rb") as file:
+            while True:
+                data = file.read(BLOCK)
+                text, kind, hint = self._decoded(decoder, data)
+                self.fraction = min(1.0, file.tell() / size)
+                if first:
+                    text, first = text.removeprefix("\ufeff"), False
+                if "\0" in text:
+                    text, kind = text[: text.index("\0")], "holds a NUL byte, which text never has"
+                    hint = "is it a binary file, or is its encoding UTF-16?"
+                whole = rest + text
+                if kind or not data:
+                    yield whole, kind, hint
+                    return
+                cut = _last_line_end(whole)
+                rest = whole[cut:]
+                if len(rest) > LONGEST_LINE:
+                    kind = f"a line is longer than {LONGEST_LINE} characters"
+                    yield whole[:cut], kind, "is the file a table with one record a line?"
+                    return
+                if cut:
+                    yield whole[:cut], "", ""
+
+    def _decoded(self, decoder: codecs.IncrementalDecoder, data: bytes) -> tuple[str, str, str]:
+        """Text up to the first byte that is none, what is wrong with that byte, and a hint."""
+        try:
+            return decoder.decode(data, final=not data), "", ""
+        except UnicodeError as error:
+            kind = f"holds a byte that is not {self.options.encoding}"
+            hint = "declare the encoding it was exported in, such as cp1252, in site.toml"
+            good = ""
+            if isinstance(error, UnicodeDecodeError) and not self._wide:
+                good = bytes(error.object[: error.start]).decode(self.options.encoding, "ignore")
+            return good, kind, hint
+
+    # --- records --------------------------------------------------------------------------------------------------
+
+    def _csv(self, lines: Sequence[str]) -> Any:
+        quote = self.options.quote
+        return csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            quotechar=quote or None,
+            quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+            skipinitialspace=self.delimiter != " ",
+            strict=True,
+        )
+
+    def _after_header(self) -> Iterator[tuple[list[str], str, str, str]]:
+        """The first record, then the blocks below it, each as (header, text, what broke the file there, hint)."""
+        header: list[str] | None = None
+        for text, kind, hint in self._blocks():
+            if header is None:
+                lines = list(io.StringIO(text, newline=""))[self.options.skip_lines :]
+                reader = self._csv(lines)
+                try:
+                    header = next(filter(any, reader), None)
+                except csv.Error:
+                    told = "its header has quotes that do not match, or a name of more than 131072 characters"
+                    raise broken(self.path, told, "is the first line the names of the columns?") from None
+                if header is None:
+                    if kind:
+                        raise broken(self.path, kind, hint)
+                    if text.strip():
+                        told = "has no header in its first MiB"
+                        raise broken(self.path, told, "are skip_lines in site.toml right?")
+                    continue
+                if kind and reader.line_num == len(lines):
+                    raise broken(self.path, kind, hint)
+                text = "".join(lines if self.options.names else lines[reader.line_num :])
+            yield header, text, kind, hint
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
+        """All rows in order; see `Table`."""
+        width = len(self.names)
+        places = [self.names.index(name) for name in wanted]
+        tries = TRIES if self.takes_numbers else 0
+        number, pending = 1, ""
+        for _, text, kind, hint in self._after_header():
+            if tries and not pending and not kind:
+                parsed = self._numbers(text, places, width)
+                if parsed is not None:
+                    tries = TRIES
+                    columns: dict[str, Cells] = dict(zip(wanted, parsed, strict=True))
+                    count = len(parsed[0])
+                    yield Batch(columns, np.arange(number, number + count))
+                    number += count
+                    continue
+                tries -= 1
+            final = self.fraction >= 1.0 and not kind
+            rows, faults, pending, stop = self._rows(pending + text, number, final=final)
+            yield self._batch(rows, faults, number, wanted, places, width)
+            number += len(rows)
+            if stop is not None:
+                raise DataError(str(self.path), [stop])
+            if kind:
+                raise broken(self.path, kind, hint, row=number)
+        if pending:
+            raise DataError(str(self.path), [_open_quote(number)])
+
+    def _numbers(self, text: str, places: Sequence[int], width: int) -> list[NDArray[np.float64]] | None:
+        """The wanted columns of a block of plain numbers; None when it holds anything else."""
+        quote, decimal = self.options.quote, self.options.decimal
+        if not text.strip() or not text.isascii() or (quote and quote in text):
+            return None
+        if not _even(text, self.delimiter, width):
+            return None
+        if decimal != ".":
+            if "." in text or decimal == self.delimiter:
+                return None
+            text = text.replace(decimal, ".")
+        try:
+            table = np.loadtxt(
+                io.StringIO(text, newline=""),
+                dtype=np.float64,
+                comments=None,
+                delimiter=self.delimiter,
+                usecols=places,
+                ndmin=2,
+            )
+        except ValueError:
+            return None
+        return [np.ascontiguousarray(table[:, i]) for i in range(len(places))]
+
+    def _rows(
+        self, text: str, number: int, *, final: bool
+    ) -> tuple[list[list[str]], dict[int, str], str, Fault | None]:
+        """Records of a block; kinds of fault by place; the text of a record that goes on in the next block; a fault
+        after which nothing can be told apart."""
+        lines = list(io.StringIO(text, newline=""))
+        reader = self._csv(lines)
+        records = filter(any, reader)
+        rows: list[list[str]] = []
+        faults: dict[int, str] = {}
+        start = 0  # line at which the record being read began
+        while True:
+            try:
+                for row in records:
+                    rows.append(row)
+                    start = reader.line_num
+                return rows, faults, "", None
+            except csv.Error as error:
+                here = number + len(rows)
+                if "limit" in str(error):
+                    kind = f"a cell is longer than {csv.field_size_limit()} characters"
+                    return rows, faults, "", Fault("", kind, (here,), 1, "is a quote opened and never closed?")
+                if reader.line_num >= len(lines):
+                    if not final:
+                        return rows, faults, "".join(lines[start:]), None
+                    if self._left_open(lines[start:]):
+                        return rows, faults, "", _open_quote(here)
+                faults[len(rows)] = "a quote inside a cell is not doubled"
+                rows.append([])
+                start = reader.line_num
+
+    def _left_open(self, lines: Sequence[str]) -> bool:
+        """Whether the last record needs more lines: one more quote would end it."""
+        try:
+            list(self._csv([*lines, self.options.quote]))
+        except csv.Error:
+            return False
+        return True
+
+    def _batch(
+        self,
+        rows: list[list[str]],
+        odd: dict[int, str],
+        number: int,
+        wanted: Sequence[str],
+        places: Sequence[int],
+        width: int,
+    ) -> Batch:
+        """Rows of one width as columns; the others as faults."""
+        if not odd and set(map(len, rows)) <= {width}:
+            columns = {name: [row[place] for row in rows] for name, place in zip(wanted, places, strict=True)}
+            return Batch(columns, np.arange(number, number + len(rows)))
+        kinds: dict[str, list[int]] = {}
+        kept: list[int] = []
+        for i, row in enumerate(rows):
+            if i in odd:
+                kinds.setdefault(odd[i], []).append(number + i)
+            elif len(row) < width or any(cell.strip() for cell in row[width:]):
+                side = "fewer" if len(row) < width else "more"
+                kinds.setdefault(f"has {side} cells than the header", []).append(number + i)
+            else:
+                kept.append(i)
+        hint = "correct the line; is a cell with the delimiter in it not quoted?"
+        faults = [Fault("", kind, tuple(at[:ROWS_SHOWN]), len(at), hint) for kind, at in kinds.items()]
+        columns = {name: [rows[i][place] for i in kept] for name, place in zip(wanted, places, strict=True)}
+        return Batch(columns, number + np.array(kept, dtype=np.int64), faults)
+
+
+def _open_quote(row: int) -> Fault:
+    return Fault("", "a quote is opened and never closed", (row,), 1, "close it or remove it")
+
+
+def _last_line_end(text: str) -> int:
+    """Where the last whole line ends, in characters; a final CR may be half of a line end, so it does not count."""
+    return max(text.rfind("\n"), text.rfind("\r", 0, len(text) - 1)) + 1
+
+
+def _even(text: str, delimiter: str, width: int) -> bool:
+    """Whether every line has as many delimiters as the header; for plain ASCII text without quotes."""
+    data = np.frombuffer(text.encode("ascii"), np.uint8)
+    ends = np.flatnonzero(data == ord("\n"))
+    marks = np.flatnonzero(data == ord(delimiter))
+    if not text.endswith("\n"):
+        ends = np.append(ends, len(data))
+    return len(marks) == len(ends) * (width - 1) and (
+        width == 1 or bool((np.searchsorted(marks, ends) == np.arange(1, len(ends) + 1) * (width - 1)).all())
+    )
