@@ -19,6 +19,7 @@ from fusionlearn.problem import Schema
 
 ENCODERS: Mapping[str, str] = {
     "identity": "fusionlearn.encoders.identity:Identity",
+    "patches": "fusionlearn.encoders.patches:Patches",
     "random_features": "fusionlearn.encoders.random_features:RandomFeatures",
     "table": "fusionlearn.encoders.table:Table",
 }

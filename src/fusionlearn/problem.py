@@ -321,6 +321,8 @@ class _Reader:
         if isinstance(column, Vector):
             if values.ndim == 1:
                 values = values[:, None]
+            elif values.ndim > 2 and np.prod(values.shape[1:]) == column.length:
+                values = values.reshape(len(values), column.length)  # images come as (n, height, width, channels)
             if values.shape[1:] != (column.length,):
                 kind = f"has rows of shape {values.shape[1:]}, the task says ({column.length},)"
                 self.faults.append(Fault(name, kind))
