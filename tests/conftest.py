@@ -8,9 +8,10 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or writes the keys of the person who runs it."""
+    """No test reads or writes the keys or the cache of the person who runs it."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("FUSIONLEARN_HOME", str(home))
+    monkeypatch.setenv("FUSIONLEARN_CACHE", str(home / "cache"))
     monkeypatch.delenv("FUSIONLEARN_KEY", raising=False)
     return home
 

@@ -8,14 +8,15 @@ integers of fixed-point sums and limit what one record can change.
 from __future__ import annotations
 
 import abc
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from fusionlearn import plugin
+from fusionlearn import cache, plugin
 from fusionlearn.arrays import Arrays, Data
 from fusionlearn.errors import SettingsError
-from fusionlearn.problem import Schema
+from fusionlearn.problem import LABEL, Schema
 
 ENCODERS: Mapping[str, str] = {
     "identity": "fusionlearn.encoders.identity:Identity",
@@ -37,6 +38,8 @@ class Features:
 
 class Encoder(plugin.Plugin, abc.ABC):
     """Raw columns → features. Final subclasses are frozen dataclasses; their fields are the settings."""
+
+    SLOW: ClassVar[bool] = False  # whether reading features back from this client's disk beats computing them again
 
     @abc.abstractmethod
     def features(self, schema: Schema, before: Features | None) -> Features:
@@ -76,8 +79,23 @@ class Chain:
     def encode(self, data: Data, schema: Schema, prior: Arrays) -> Data:
         """All encoders in turn."""
         for encoder in self.encoders:
-            data = encoder.encode(data, schema, prior)
+            data = _remembered(encoder, data, schema, prior)
         return data
+
+
+def _remembered(encoder: Encoder, data: Data, schema: Schema, prior: Arrays) -> Data:
+    """What the encoder emits; a slow one's features are read from this client's disk where they were kept."""
+    if not encoder.SLOW or not cache.limit():
+        return encoder.encode(data, schema, prior)
+    settings = json.dumps(plugin.to_json(encoder), sort_keys=True) + repr(schema.columns)
+    own = {name: array for name, array in prior.items() if name.startswith(f"{encoder.name}.")}
+    name = cache.key(settings, own, {column: cells for column, cells in data.items() if column != LABEL})
+    features = cache.load(name)
+    if features is None:
+        encoded = encoder.encode(data, schema, prior)
+        cache.store(name, encoded[X])
+        return encoded
+    return {X: features} | ({LABEL: data[LABEL]} if LABEL in data else {})
 
 
 def available() -> dict[str, str]:

@@ -50,6 +50,7 @@ Matrix = NDArray[np.float32]
 @dataclass(frozen=True)
 class Patches(Encoder):
     name: ClassVar[str] = "patches"
+    SLOW: ClassVar[bool] = True
 
     shape: tuple[int, ...] = (32, 32, 3)  # height, width, channels of an image
     filters: int = 256  # patches to compare with
