@@ -578,6 +578,10 @@ def _checked_lines(data: Path, faults: list[Any], stats: Any, drafted: str | Non
     "--teacher", metavar="NAME[:SETTINGS]",
     help="Who teaches the student at this site; never sent. See `fusionlearn teachers` [default: forest].",
 )  # fmt: skip
+@click.option(
+    "--checkpoint", type=click.Path(), metavar="FILE",
+    help="Where to keep a network's training while it runs, to resume it after an interruption.",
+)  # fmt: skip
 @click.option("--accept-small-cells", is_flag=True, help="Agree to the leakage page, small cells included, unasked.")
 @click.option("--yes", is_flag=True, help="Agree to the leakage page unasked when it names no small cells.")
 @_trust_options
@@ -585,8 +589,8 @@ def _checked_lines(data: Path, faults: list[Any], stats: Any, drafted: str | Non
 @_json_option
 def summarize(
     task_path: Path, data: Path, output: Path, map_path: Path | None, show_values: bool, hold_out: float,
-    replaces: str, teacher: str | None, accept_small_cells: bool, yes: bool, allow_unsigned: bool, key: Path | None,
-    unsigned: bool, as_json: bool,
+    replaces: str, teacher: str | None, checkpoint: str | None, accept_small_cells: bool, yes: bool,
+    allow_unsigned: bool, key: Path | None, unsigned: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Summarize a table into one update: the client's whole job. Shows what leaves before it is written."""
     from fusionlearn.privacy.leakage import Witness
@@ -607,7 +611,7 @@ def summarize(
             replaces=replaces,
             place=source.place,
             seen=witness,
-            local={} if teacher is None else {"teacher": teacher},
+            local={name: value for name, value in (("teacher", teacher), ("checkpoint", checkpoint)) if value},
         )
     update = passed.update if signing is None else file.sign(passed.update, signing)
     size = len(file.to_bytes(update))
@@ -803,6 +807,15 @@ def teachers(as_json: bool) -> None:
     from fusionlearn.teacher import GROUP, TEACHERS
 
     _table(as_json, "teachers", plugin.available(TEACHERS, GROUP))
+
+
+@main.command()
+@_json_option
+def networks(as_json: bool) -> None:
+    """List the networks that a method or a teacher can name."""
+    from fusionlearn import network
+
+    _table(as_json, "networks", network.available())
 
 
 def _table(as_json: bool, what: str, available: dict[str, str]) -> None:

@@ -24,6 +24,7 @@ from fusionlearn.arrays import Arrays, ArraySpec, Data
 from fusionlearn.problem import Problem
 
 METHODS: Mapping[str, str] = {
+    "average": "fusionlearn.methods.average:Average",
     "distill_head": "fusionlearn.methods.distill_head:DistillHead",
     "ensemble": "fusionlearn.methods.ensemble:Ensemble",
     "forest": "fusionlearn.methods.forest:Forest",
@@ -52,6 +53,8 @@ class Method(plugin.Plugin, abc.ABC):
     # Choices that are the client's own and never travel, such as a teacher. A method that names some takes them as
     # `summarize(..., local={"teacher": "forest"})`, each optional.
     LOCAL: ClassVar[tuple[str, ...]] = ()
+    # What the names of the prior arrays begin with that only clients need, to start from: no part of a model.
+    START: ClassVar[str] = ""
 
     @property
     @abc.abstractmethod

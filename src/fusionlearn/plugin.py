@@ -90,21 +90,28 @@ def make(found: type[P], settings: Mapping[str, Any]) -> P:
 
 
 def parse(kind: type[P], text: str, table: Mapping[str, str], group: str) -> P:
-    """The plug-in that people write on one line: NAME or NAME:key=value,key=value.
+    """The plug-in that people write on one line: NAME or NAME:key=value,key=value. Errors: SettingsError."""
+    name, settings = split(text)
+    found = find(kind, name, table, group)
+    return make(found, read(found, settings))
 
-    A value is read as its field's type says: true, 3, 0.1, a word; tuples as in 28x28x1 or one+two.
-    Errors: SettingsError.
-    """
+
+def split(text: str) -> tuple[str, dict[str, str]]:
+    """NAME:key=value,key=value → the name and the values as they are written. Errors: SettingsError."""
     name, _, rest = text.partition(":")
-    found = find(kind, name.strip(), table, group)
-    hints = typing.get_type_hints(found)
-    settings: dict[str, Any] = {}
+    settings = {}
     for part in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise SettingsError(f"'{text}': settings are written key=value, as in {name}:{key}=…")
-        settings[key] = _read(value, hints.get(key, str))
-    return make(found, settings)
+        settings[key] = value
+    return name.strip(), settings
+
+
+def read(found: type[Plugin], settings: Mapping[str, str]) -> dict[str, Any]:
+    """Written values as their fields' types say: true, 3, 0.1, a word; tuples as in 28x28x1 or one+two."""
+    hints = typing.get_type_hints(found)
+    return {key: _read(value, hints.get(key, str)) for key, value in settings.items()}
 
 
 def _read(text: str, hint: Any) -> Any:

@@ -275,11 +275,17 @@ def fuse(
         method=task.method,
         max_records=task.max_records,
         arrays=model_arrays,
-        prior=task.prior,
+        prior=_needed_to_predict(task),
     )
     notes = {"left_out": sorted(gate.left_out), "repeated": gate.repeated, "notices": gate.notices}
     report = Report(digest(task), digest(model), tuple(sorted(gate.members)), {**findings, **notes})
     return model, report
+
+
+def _needed_to_predict(task: Task) -> Arrays:
+    """The prior without what only clients needed, to start from."""
+    start = task.method.START
+    return {name: array for name, array in task.prior.items() if not start or not name.startswith(start)}
 
 
 def _check_fused(task: Task, model: Arrays, findings: Mapping[str, Any]) -> None:

@@ -8,14 +8,15 @@ differently: `--teacher forest`, `--teacher boosting:rounds=200`, `--teacher cnn
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn import plugin
+from fusionlearn import network, plugin
 from fusionlearn.errors import SettingsError
 from fusionlearn.problem import Problem
 from fusionlearn.sums import one_hot
@@ -24,6 +25,7 @@ TEACHERS: Mapping[str, str] = {
     "best": "fusionlearn.teachers.best:Best",
     "boosting": "fusionlearn.teachers.boosting:BoostedTrees",
     "forest": "fusionlearn.teachers.forest:RandomForest",
+    "network": "fusionlearn.teachers.network:NetworkTeacher",
 }
 GROUP = "fusionlearn.teachers"
 DEFAULT = "forest"  # for a client that names none
@@ -51,11 +53,25 @@ class Teacher(plugin.Plugin, abc.ABC):
 
 
 def parse(text: str) -> Teacher:
-    """The teacher a client names: NAME or NAME:key=value,… Errors: SettingsError."""
+    """The teacher a client names: NAME or NAME:key=value,… where NAME may be a network's. Errors: SettingsError."""
     try:
-        return plugin.parse(Teacher, text, TEACHERS, GROUP)  # type: ignore[type-abstract]
+        name, settings = plugin.split(text)
+        known = plugin.available(TEACHERS, GROUP)
+        if name in network.available() and name not in known:
+            name, settings = "network", _of_network(name, settings)
+        found = plugin.find(Teacher, name, TEACHERS, GROUP)  # type: ignore[type-abstract]
+        return plugin.make(found, plugin.read(found, settings))
     except SettingsError as error:
         raise SettingsError(f"--teacher {text}: {error}") from error
+
+
+def _of_network(name: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings of the teacher `network`: those of its training as they are, the others belong to the network."""
+    found = plugin.find(Teacher, "network", TEACHERS, GROUP)  # type: ignore[type-abstract]
+    training = {field.name for field in dataclasses.fields(cast(Any, found))}
+    own = ",".join(f"{key}={value}" for key, value in settings.items() if key not in training)
+    kept = {key: value for key, value in settings.items() if key in training}
+    return {"network": f"{name}:{own}" if own else name, **kept}
 
 
 def held_out_answers(

@@ -1,0 +1,118 @@
+"""Averaging of networks trained from one start: federated averaging with a single round.
+
+Every client trains the task's network on its rows, from the weights in the task's prior (pre-trained on public data,
+see `fusionlearn pretrain`; without one, from public random weights). The server averages: weights by rows, each row of
+the last layer by the rows of its class, batch statistics by mean and mean square. A shared start is decisive: networks
+trained from different ones average to nothing.
+
+Update
+    network.NAME  as the weights  int64   n · w, fixed point; n_c · w_c for row c of the head
+    count         ()              int64   rows
+    class_count   (c,)            int64   rows of each class; classification only
+Model
+    network.NAME  as the weights  float32
+Cost     upload 8 bytes a weight; client epochs · n forward and backward passes; server nothing
+Privacy  weights remember rows: no bound on what one record changes
+Source   McMahan, Moore, Ramage, Hampson, Agüera y Arcas, Communication-Efficient Learning of Deep Networks from
+         Decentralized Data, 2017; one round of it: Guha, Talwalkar, Smith, One-Shot Federated Learning, 2019
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionlearn import arrays, averaging, network, training
+from fusionlearn.arrays import Arrays, ArraySpec, Data, as_numpy
+from fusionlearn.averaging import WeightSums
+from fusionlearn.method import Method, Moments
+from fusionlearn.problem import Problem
+
+
+@dataclass(frozen=True)
+class Average(Method):
+    name: ClassVar[str] = "average"
+    LOCAL: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    START: ClassVar[str] = network.PREFIX
+
+    network: str = "mlp"  # NAME[:key=value,…]; `fusionlearn networks` lists them
+    epochs: int = 5  # passes over a client's rows
+    batch_size: int = 32  # rows a step
+    rate: float = 0.05  # learning rate of the first step; it falls along half a cosine
+    momentum: float = 0.9  # share of the last step kept in the next
+    decay: float = 1e-4  # share of each weight added to its gradient
+    precision: Literal["float32", "bfloat16"] = "float32"  # of products while training
+    seed: int = 0  # public; of the weights to start from where the task's prior holds none
+
+    def __post_init__(self) -> None:
+        network.parse(self.network)
+        self._training(0)
+
+    @property
+    def additive(self) -> bool:
+        return True
+
+    @property
+    def exact(self) -> bool:
+        return False
+
+    def declare(self, problem: Problem, prior: Arrays) -> dict[str, ArraySpec]:
+        network.start(self.network, problem, prior, self.seed)
+        return WeightSums(self.network, problem).declare()
+
+    def summarize(
+        self,
+        data: Data,
+        problem: Problem,
+        prior: Arrays,
+        *,
+        rng: np.random.Generator,
+        local: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """`local["checkpoint"]` names a file to resume from when training is interrupted."""
+        x, y = as_numpy(data["x"]), as_numpy(data["y"])
+        module = network.module_with(self.network, problem, network.start(self.network, problem, prior, self.seed))
+        settings = self._training(int(rng.integers(2**31)))
+        kept = training.checkpoint_of(local, "average")
+        training.fit(module, x, y, training.loss_of(problem), settings, checkpoint=kept)
+        return WeightSums(self.network, problem).encode(network.state(module), averaging.counts_of(y, problem))
+
+    def fuse(
+        self,
+        summaries: Sequence[Arrays],
+        problem: Problem,
+        prior: Arrays,
+        *,
+        public: Data | None = None,
+        noise_std: float = 0.0,
+        rng: np.random.Generator,
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        total = summaries[0]
+        for summary in summaries[1:]:
+            total = arrays.add(total, summary)
+        held = total.get("class_count")
+        averaging.check_classes(held)
+        start = network.start(self.network, problem, prior, self.seed)
+        weights = WeightSums(self.network, problem).mean(total, start)
+        absent = [] if held is None else [problem.labels[k] for k in np.flatnonzero(held == 0)]
+        return network.named(weights), {"records": int(total["count"]), "absent_classes": absent}
+
+    def predict(self, model: Arrays, data: Data, problem: Problem, prior: Arrays) -> dict[str, NDArray[Any]]:
+        return training.answers(self.network, problem, model, as_numpy(data["x"]))
+
+    def check(self, summary: Arrays, problem: Problem, prior: Arrays, place: str) -> None:
+        """Besides shapes and bounds: class counts that sum to the rows, weights that the rows allow."""
+        WeightSums(self.network, problem).check(summary, place)
+
+    def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
+        counts = summary["class_count"].astype(np.float64) if problem.labels else None
+        return Moments(float(summary["count"]), counts, None, None)
+
+    def _training(self, seed: int) -> training.Training:
+        return training.Training(
+            self.epochs, self.batch_size, self.rate, self.momentum, self.decay, self.precision, seed
+        )

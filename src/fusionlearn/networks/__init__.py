@@ -1,0 +1,1 @@
+"""One file a network; the table of names is `fusionlearn.network.NETWORKS`."""
