@@ -365,6 +365,70 @@ def _signer_text(noun: Noun) -> str:
 
 @main.command()
 @click.argument("task_path", metavar="TASK", type=_path())
+@click.argument("public_data", type=_path())
+@click.option("-o", "--output", type=_path(), required=True, help="The task file to write, with its prior filled.")
+@click.option("--epochs", type=click.IntRange(0), help="Passes over the public rows [default: a client's].")
+@_map_options
+@_trust_options
+@_key_options
+@_json_option
+def pretrain(
+    task_path: Path, public_data: Path, output: Path, epochs: int | None, map_path: Path | None, show_values: bool,
+    allow_unsigned: bool, key: Path | None, unsigned: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Fill a task's prior from public data: a network's weights, an encoder's filters. Clients start from it."""
+    from fusionlearn import pretrain as module
+
+    task = _task(task_path, allow_unsigned)
+    source = _source(public_data, task.schema, map_path)
+    _tell_ignored(source)
+    pieces = list(_watched(source, run.chunk_rows(task), "reading"))
+    data = {name: _joined([piece[name] for piece in pieces]) for name in pieces[0]} if pieces else {}
+    with _showing(show_values, source), _training_bar():
+        made = module.pretrain(task, data, epochs=epochs, place=source.place)
+    made = _signed(made, key, unsigned)
+    size = file.write(output, made)
+    filled = sorted(set(made.prior) - set(task.prior)) or sorted(made.prior)
+    value = {
+        "task": str(output), "digest": file.digest(made), "signer": made.signer, "bytes": size, "arrays": filled,
+    }  # fmt: skip
+    _result(
+        as_json, value, [f"Wrote {output} ({_size(size)}): {len(filled)} prior arrays learned. {_signer_text(made)}"]
+    )
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Cells of one column out of several pieces."""
+    if isinstance(parts[0], list | tuple):
+        return [cell for part in parts for cell in part]
+    import numpy as np
+
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@contextlib.contextmanager
+def _training_bar() -> Iterator[None]:
+    """While networks are trained inside the block: epoch, loss and time left."""
+    from fusionlearn import training
+
+    bars: list[Bar] = []
+
+    def seen(epoch: training.Epoch) -> None:
+        if not bars:  # made now: before the first epoch another bar may be on the terminal
+            bars.append(Bar("training", 1.0))
+        bars[0].say(f"epoch {epoch.number} of {epoch.of}, loss {epoch.loss:.4f}, {epoch.seconds_left:.0f} s left")
+        bars[0].to(epoch.number / epoch.of)
+
+    try:
+        with training.watching(seen):
+            yield
+    finally:
+        for bar in bars:
+            bar.close()
+
+
+@main.command()
+@click.argument("task_path", metavar="TASK", type=_path())
 @click.argument("update_paths", metavar="UPDATE...", type=_path(), nargs=-1, required=True)
 @click.option("-o", "--output", type=_path(), required=True, help="The model file to write.")
 @click.option(
@@ -604,7 +668,7 @@ def summarize(
     _tell_ignored(source)
     witness = Witness(task)
     pieces = _watched(source, run.chunk_rows(task), "summarizing")
-    with _showing(show_values, source):
+    with _showing(show_values, source), _training_bar():
         passed = run.client_pass(
             task,
             _kept(pieces, hold_out, held=False) if hold_out else pieces,

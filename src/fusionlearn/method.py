@@ -24,6 +24,7 @@ from fusionlearn.arrays import Arrays, ArraySpec, Data
 from fusionlearn.problem import Problem
 
 METHODS: Mapping[str, str] = {
+    "distill": "fusionlearn.methods.distill:Distill",
     "average": "fusionlearn.methods.average:Average",
     "distill_head": "fusionlearn.methods.distill_head:DistillHead",
     "ensemble": "fusionlearn.methods.ensemble:Ensemble",
@@ -54,7 +55,7 @@ class Method(plugin.Plugin, abc.ABC):
     # `summarize(..., local={"teacher": "forest"})`, each optional.
     LOCAL: ClassVar[tuple[str, ...]] = ()
     # What the names of the prior arrays begin with that only clients need, to start from: no part of a model.
-    START: ClassVar[str] = ""
+    START: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abc.abstractmethod
@@ -109,6 +110,12 @@ class Method(plugin.Plugin, abc.ABC):
     def sensitivity(self, problem: Problem, prior: Arrays) -> float | None:
         """The largest L2 change that adding or removing one record makes to a summary; None when unbounded."""
         return None
+
+    def pretrain(
+        self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator
+    ) -> dict[str, NDArray[Any]]:
+        """Prior arrays learned from public encoded rows {"x": (n, d), "y": (n,)}; none where nothing is learned."""
+        return {}
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         """What the summary tells of its rows; None when it tells no moments."""

@@ -284,8 +284,7 @@ def fuse(
 
 def _needed_to_predict(task: Task) -> Arrays:
     """The prior without what only clients needed, to start from."""
-    start = task.method.START
-    return {name: array for name, array in task.prior.items() if not start or not name.startswith(start)}
+    return {name: array for name, array in task.prior.items() if not name.startswith(task.method.START)}
 
 
 def _check_fused(task: Task, model: Arrays, findings: Mapping[str, Any]) -> None:

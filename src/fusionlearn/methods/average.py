@@ -37,7 +37,7 @@ from fusionlearn.problem import Problem
 class Average(Method):
     name: ClassVar[str] = "average"
     LOCAL: ClassVar[tuple[str, ...]] = ("checkpoint",)
-    START: ClassVar[str] = network.PREFIX
+    START: ClassVar[tuple[str, ...]] = (network.PREFIX,)
 
     network: str = "mlp"  # NAME[:key=value,…]; `fusionlearn networks` lists them
     epochs: int = 5  # passes over a client's rows
@@ -107,6 +107,15 @@ class Average(Method):
     def check(self, summary: Arrays, problem: Problem, prior: Arrays, place: str) -> None:
         """Besides shapes and bounds: class counts that sum to the rows, weights that the rows allow."""
         WeightSums(self.network, problem).check(summary, place)
+
+    def pretrain(
+        self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator
+    ) -> dict[str, NDArray[Any]]:
+        """The network trained on labelled public rows."""
+        module = network.module_with(self.network, problem, network.start(self.network, problem, prior, self.seed))
+        settings = self._training(int(rng.integers(2**31)))
+        training.fit(module, as_numpy(data["x"]), as_numpy(data["y"]), training.loss_of(problem), settings)
+        return network.named(network.state(module))
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         counts = summary["class_count"].astype(np.float64) if problem.labels else None

@@ -1,0 +1,277 @@
+"""Distillation of networks: a large local teacher, a small student that travels in a byte a weight, one average.
+
+Every client trains a teacher of its own choice (any network, trees, a forest; never sent) and lets it teach the task's
+small student network, which starts from the task's prior: the student is to answer the teacher's softened
+probabilities as well as the labels,
+
+    mix · T² · KL(teacher^(1/T) ‖ student^(1/T)) + (1 − mix) · cross-entropy(labels, student).
+
+Unlabelled public rows in the task's prior (`public_rows`) are taught as well, by the teacher alone. The student travels
+as what it moved from the prior, in int8 with a scale a channel. The server averages the students by rows and, in the
+head, by the rows of each class; where it has unlabelled rows of its own (`fuse(public=…)`), the average goes on to
+learn from the students together, each heard where it has seen the class. With coding "fixed" the students are sums of
+integers instead: eight times the bytes, and additive.
+
+Update
+    network.NAME  as the weights  int8     what the student moved, in multiples of scale.NAME; float32 for vectors
+    scale.NAME    (channels,)     float32  one for each output channel
+    count         ()              int64    rows
+    class_count   (c,)            int64    rows of each class; classification only
+    With coding "fixed": network.NAME int64 as in `average`, and no scale.NAME
+Model
+    network.NAME  as the weights  float32
+Cost     upload 1 byte a weight; client one teacher and epochs · n steps of the student; server nothing, or epochs on
+         its public rows
+Privacy  weights remember rows, of students too: no bound on what one record changes
+Source   Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015; teaching the average by the
+         ensemble: Lin, Kong, Stich, Jaggi, Ensemble Distillation for Robust Model Fusion in Federated Learning, 2020
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionlearn import arrays, averaging, coding, network, sums, teacher, training
+from fusionlearn.arrays import Arrays, ArraySpec, Data, as_numpy
+from fusionlearn.averaging import WeightSums
+from fusionlearn.errors import SettingsError
+from fusionlearn.method import Method, Moments
+from fusionlearn.network import Weights
+from fusionlearn.problem import Problem
+
+PUBLIC = "public"  # prior: (m, d) float32, unlabelled public rows
+
+
+@dataclass(frozen=True)
+class Distill(Method):
+    name: ClassVar[str] = "distill"
+    LOCAL: ClassVar[tuple[str, ...]] = ("teacher", "checkpoint")
+    START: ClassVar[tuple[str, ...]] = (network.PREFIX, PUBLIC)
+
+    student: str = "mlp:hidden=64"  # the network that travels: NAME[:key=value,…]
+    mix: float = 0.5  # share of the teacher in what the student learns; the rest is the label
+    temperature: float = 2.0  # log-probabilities are divided by it while teaching: above 1 is softer
+    folds: int = 0  # a row is answered by a teacher that did not see it; 0: by one that saw everything
+    coding: Literal["int8", "fixed"] = "int8"  # a byte a weight, or sums of 64-bit integers, which are additive
+    public_rows: int = 0  # public rows `pretrain` keeps in the task's prior for the teachers to answer
+    epochs: int = 10  # the student's passes over the rows
+    batch_size: int = 32  # rows a step
+    rate: float = 0.05  # learning rate of the first step; it falls along half a cosine
+    momentum: float = 0.9  # share of the last step kept in the next
+    decay: float = 1e-4  # share of each weight added to its gradient
+    precision: Literal["float32", "bfloat16"] = "float32"  # of products while training
+    seed: int = 0  # public; of the weights to start from where the task's prior holds none
+
+    def __post_init__(self) -> None:
+        network.parse(self.student)
+        self._training(0)
+        if not 0 <= self.mix <= 1:
+            raise SettingsError(f"distill: mix is {self.mix}; it may be 0 (labels only) to 1 (teacher only).")
+        if not 0.1 <= self.temperature <= 100:
+            raise SettingsError(f"distill: temperature is {self.temperature}; it may be 0.1 to 100.")
+        if not (0 <= self.folds <= 1000 and 0 <= self.public_rows <= 2**20):
+            raise SettingsError("distill: folds may be 0 to 1000, public_rows 0 to 1048576.")
+
+    @property
+    def additive(self) -> bool:
+        return self.coding == "fixed"
+
+    @property
+    def exact(self) -> bool:
+        return False
+
+    def declare(self, problem: Problem, prior: Arrays) -> dict[str, ArraySpec]:
+        self._start(problem, prior)
+        _public(prior, problem)
+        if self.additive:
+            return WeightSums(self.student, problem).declare()
+        return averaging.declare_counts(problem) | coding.declare(network.shapes(self.student, problem))
+
+    def summarize(
+        self,
+        data: Data,
+        problem: Problem,
+        prior: Arrays,
+        *,
+        rng: np.random.Generator,
+        local: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """`local["teacher"]` names the teacher, a forest by default; `local["checkpoint"]` a file to resume from."""
+        x, y = as_numpy(data["x"]), as_numpy(data["y"])
+        teaches = teacher.parse((local or {}).get("teacher", teacher.DEFAULT))
+        start, counts = self._start(problem, prior), averaging.counts_of(y, problem)
+        targets = self.targets(teaches, x, y, problem, prior, rng)
+        module = network.module_with(self.student, problem, start)
+        training.fit(
+            module,
+            np.concatenate([x, _public(prior, problem)]).astype(np.float32),
+            targets,
+            self._loss(problem),
+            self._training(int(rng.integers(2**31))),
+            checkpoint=training.checkpoint_of(local, "student"),
+        )
+        student = network.state(module)
+        if self.additive:
+            return WeightSums(self.student, problem).encode(student, counts)
+        return {**counts, **coding.encode(student, start)}
+
+    def targets(
+        self,
+        teaches: teacher.Teacher,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        problem: Problem,
+        prior: Arrays,
+        rng: np.random.Generator,
+    ) -> NDArray[np.float64]:
+        """What the student learns of each row, then of each public row.
+
+        For classes (n, 2c): the softened teacher, then the label (the teacher itself for public rows). For regression
+        (n,): teacher and label mixed.
+        """
+        public = _public(prior, problem)
+        taught = teaches.fit(x, y, problem, rng=rng) if self.folds < 2 or len(public) else None
+        own = (
+            taught.answer(x)
+            if taught is not None and self.folds < 2
+            else teacher.held_out_answers(teaches, x, y, problem, folds=self.folds, rng=rng)
+        )
+        asked = taught.answer(public) if taught is not None and len(public) else np.empty((0, problem.num_classes))
+        if not problem.labels:
+            mixed = self.mix * own[:, 0] + (1 - self.mix) * y
+            top = problem.target_bound
+            return np.asarray(np.clip(np.concatenate([mixed, asked[:, 0]]), -top, top))
+        labels = np.concatenate([sums.one_hot(y, problem.num_classes), asked])
+        return np.hstack([self._soften(np.concatenate([own, asked])), labels])
+
+    def fuse(
+        self,
+        summaries: Sequence[Arrays],
+        problem: Problem,
+        prior: Arrays,
+        *,
+        public: Data | None = None,
+        noise_std: float = 0.0,
+        rng: np.random.Generator,
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        start = self._start(problem, prior)
+        students: list[Weights] = []
+        if self.additive:
+            counts = summaries[0]
+            for summary in summaries[1:]:
+                counts = arrays.add(counts, summary)
+            weights = WeightSums(self.student, problem).mean(counts, start)
+        else:
+            students = [coding.decode(summary, start) for summary in summaries]
+            weights, counts = averaging.mean_of(students, [_counts(summary) for summary in summaries])
+        held = counts.get("class_count")
+        averaging.check_classes(held)
+        findings: dict[str, Any] = {
+            "records": int(counts["count"]),
+            "absent_classes": [] if held is None else [problem.labels[k] for k in np.flatnonzero(held == 0)],
+        }
+        if public is not None and students:
+            rows = as_numpy(public["x"])
+            together = self._together(students, summaries, rows, problem)
+            weights = self._taught_by(together, rows, weights, problem, rng)
+            findings["public_rows"] = len(rows)
+        return network.named(weights), findings
+
+    def predict(self, model: Arrays, data: Data, problem: Problem, prior: Arrays) -> dict[str, NDArray[Any]]:
+        return training.answers(self.student, problem, model, as_numpy(data["x"]))
+
+    def check(self, summary: Arrays, problem: Problem, prior: Arrays, place: str) -> None:
+        """Besides shapes and bounds: class counts that sum to the rows, weights that the rows allow."""
+        if self.additive:
+            WeightSums(self.student, problem).check(summary, place)
+        else:
+            arrays.check(summary, self.declare(problem, prior), place)
+            averaging.check_counts(summary, place)
+
+    def pretrain(
+        self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator
+    ) -> dict[str, NDArray[Any]]:
+        """The student trained on labelled public rows, and the first `public_rows` of them without labels."""
+        module = network.module_with(self.student, problem, self._start(problem, prior))
+        x, y = as_numpy(data["x"]), as_numpy(data["y"])
+        training.fit(module, x, y, training.loss_of(problem), self._training(int(rng.integers(2**31))))
+        kept = {PUBLIC: x[: self.public_rows].astype(np.float32)} if self.public_rows else {}
+        return {**network.named(network.state(module)), **kept}
+
+    def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
+        counts = summary["class_count"].astype(np.float64) if problem.labels else None
+        return Moments(float(summary["count"]), counts, None, None)
+
+    def _start(self, problem: Problem, prior: Arrays) -> Weights:
+        return network.start(self.student, problem, prior, self.seed)
+
+    def _training(self, seed: int) -> training.Training:
+        return training.Training(
+            self.epochs, self.batch_size, self.rate, self.momentum, self.decay, self.precision, seed
+        )
+
+    def _soften(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
+        powers = np.clip(probability, 1e-12, None) ** (1.0 / self.temperature)
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+    def _loss(self, problem: Problem) -> training.Loss:
+        if not problem.labels:
+            return training.loss_of(problem)
+        entropy, c = training.loss_of(problem), problem.num_classes
+
+        def loss(scores: Any, targets: Any) -> Any:
+            # T² keeps the teacher's gradients as large as the labels', whatever the temperature.
+            soft = self.temperature**2 * entropy(scores / self.temperature, targets[:, :c])
+            return self.mix * soft + (1 - self.mix) * entropy(scores, targets[:, c:])
+
+        return loss
+
+    def _together(
+        self, students: Sequence[Weights], summaries: Sequence[Arrays], rows: NDArray[Any], problem: Problem
+    ) -> NDArray[np.float64]:
+        """What the students say of public rows together (n, c) or (n,), each by its share of a class's rows."""
+        said = [training.answers(self.student, problem, network.named(student), rows) for student in students]
+        if not problem.labels:
+            shares = np.array([float(summary["count"]) for summary in summaries])
+            return np.asarray(np.average([answer["value"] for answer in said], axis=0, weights=shares))
+        held = np.stack([summary["class_count"] for summary in summaries]).astype(np.float64)
+        shares = held / np.maximum(held.sum(axis=0), 1.0)
+        mixed = sum(share * answer["probability"] for share, answer in zip(shares, said, strict=True))
+        return np.asarray(mixed / np.maximum(np.asarray(mixed).sum(axis=1, keepdims=True), 1e-300))
+
+    def _taught_by(
+        self,
+        together: NDArray[np.float64],
+        rows: NDArray[Any],
+        weights: Weights,
+        problem: Problem,
+        rng: np.random.Generator,
+    ) -> Weights:
+        """The averaged student after it has learned from all students on public rows."""
+        targets = np.hstack([self._soften(together), together]) if problem.labels else together
+        module = network.module_with(self.student, problem, weights)
+        taught = dataclasses.replace(self, mix=1.0)
+        training.fit(module, rows, targets, taught._loss(problem), self._training(int(rng.integers(2**31))))
+        return network.state(module)
+
+
+def _public(prior: Arrays, problem: Problem) -> NDArray[np.float32]:
+    """The prior's public rows, (0, d) where it has none. Errors: SettingsError when they are not rows of this task."""
+    rows = prior.get(PUBLIC)
+    if rows is None:
+        return np.empty((0, problem.num_features), np.float32)
+    if rows.ndim != 2 or rows.shape[1] != problem.num_features:
+        raise SettingsError(
+            f"the task's prior: public rows are of shape {tuple(rows.shape)}, (rows, {problem.num_features}) expected."
+        )
+    return np.asarray(rows, np.float32)
+
+
+def _counts(summary: Arrays) -> dict[str, NDArray[np.int64]]:
+    return {name: summary[name] for name in ("count", "class_count") if name in summary}
