@@ -306,8 +306,13 @@ def _showing(show_values: bool, source: Any, schema: Any, held_out: float = 0.0)
         raise error from None
 
 
+def _watched_by_a_person() -> bool:
+    """Whether stderr is a terminal: not a file, a log or another program."""
+    return sys.stderr.isatty()
+
+
 def _show_cells(source: Any, faults: Iterable[Any]) -> None:
-    if not sys.stderr.isatty():
+    if not _watched_by_a_person():
         _say("Values are shown on a terminal only: run the command there.")
         return
     for row, column, cell in source.cells({(row, fault.column) for fault in faults for row in fault.rows}):
@@ -552,7 +557,7 @@ def check(
             click.echo(line)
     if faults and show_values and source is not None:
         _show_cells(source, faults)
-    if drafted is not None and show_values and sys.stderr.isatty():
+    if drafted is not None and show_values and _watched_by_a_person():
         _say("The draft with this site's values, for your eyes only:")
         _say(drafted.private)
     if faults:

@@ -235,7 +235,7 @@ def _plain_numbers(cells: Sequence[str], decimal: str) -> NDArray[np.float64] | 
         if "." in joined:
             return None
         cells = joined.replace(decimal, ".").split("\n") if cells else cells
-    if any("_" in cell for cell in cells):
+    if "_" in "".join(cells):  # Python would read 1_0 as ten
         return None
     try:
         return np.fromiter(map(float, cells), np.float64, len(cells))

@@ -44,7 +44,6 @@ CODES = ("-1", "-9", "-99", "-999", "-9999", "9", "99", "999", "9999", "k.A.", "
 # What columns are called elsewhere: German, French, Spanish and everyday English words, one line a meaning.
 WORDS = (
     ("age", "alter", "lebensalter", "edad", "ageyears"),
-    ("birth", "birthdate", "dateofbirth", "dob", "geburtsdatum", "gebdatum", "geboren", "naissance", "nacimiento"),
     ("sex", "gender", "geschlecht", "sexe", "sexo"),
     ("chol", "cholesterol", "cholesterin", "gesamtcholesterin", "cholesterinmmol", "colesterol"),
     ("trestbps", "bloodpressure", "restingbloodpressure", "blutdruck", "ruheblutdruck", "sbp", "systole", "rrsys"),
@@ -65,6 +64,7 @@ WORDS = (
     ("city", "stadt", "ort"),
     ("date", "datum"),
 )
+BIRTHS = ("birth", "birthdate", "birthday", "dateofbirth", "dob", "geburtsdatum", "gebdatum", "datenaissance")
 
 
 @dataclass(frozen=True)
@@ -354,6 +354,8 @@ def _alike(name: str, other: str) -> float:
             best = max(best, *(0.95 * difflib.SequenceMatcher(None, word, b).ratio() for word in words))
             if any(len(word) > 4 and word in b for word in words):
                 best = max(best, 0.9)
+    if a in WORDS[0] and best < ALIKE:  # an age may be counted from a date of birth
+        best = max(best, *(0.7 * difflib.SequenceMatcher(None, word, b).ratio() for word in BIRTHS))
     return best if len(a) > 2 or best > 0.8 else 0.0
 
 
