@@ -134,7 +134,7 @@ def test_pieces_have_the_asked_length_and_can_be_had_again(tmp_path: Path, monke
 NUMERIC = Schema({"a": Number(-1e9, 1e9), "b": Number(-1e9, 1e9)}, NumberLabel("z", -1e9, 1e9))
 
 
-@pytest.mark.parametrize("block", [64, 1000, 2**20])
+@pytest.mark.parametrize("block", [64, 1000, 2**16])
 def test_fast_and_slow_paths_give_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int):
     monkeypatch.setattr("fusionlearn.site.text.BLOCK", block)
     rng = np.random.default_rng(1)
@@ -363,16 +363,16 @@ BAD = {
     "binary": (bytes(range(256)) * 9, "holds a NUL byte"),
     "header only": (HEADER, ""),
     "huge line": (HEADER + "50,200,a,0\n50,200,a," + P * 400_000, "a line is longer than"),
-    "huge header": (P * 400_000, "a line is longer than|no header|more than 131072"),
+    "huge header": (P * 400_000, "a line is longer than|has no header"),
     "huge cell": (HEADER + f"50,200,{P * 10_000},0\n", "a cell is longer than"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", BAD)
-@pytest.mark.parametrize("block", [2**20, 64])
+@pytest.mark.parametrize("block", [2**16, 64])
 def test_a_bad_file_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, block: int):
-    if block == 64 and ("huge" in fault or fault in ("blank", "open quote, long")):
-        pytest.skip("the same as with large blocks")
+    if block == 64 and "huge" in fault:
+        pytest.skip("takes seconds, and is the same")
     monkeypatch.setattr("fusionlearn.site.text.BLOCK", block)
     text, told = BAD[fault]
     path = write(tmp_path / "export.csv", text)
@@ -524,7 +524,7 @@ NUMBERS = st.none() | st.floats(-1e300, 1e300) | st.integers(-(2**60), 2**60).ma
     decimal=st.sampled_from(".,"),
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]),
     gap=st.sampled_from(["", "-9", "k.A."]),
-    block=st.sampled_from([7, 64, 2**20]),
+    block=st.sampled_from([7, 64, 2**16]),
 )
 def test_any_written_csv_reads_back_the_same(
     tmp_path, monkeypatch, rows, delimiter, quote, quoting, end, decimal, encoding, gap, block

@@ -1,6 +1,6 @@
 """CSV and its kin, read in blocks: bounded memory, and fast where a block holds nothing but numbers.
 
-A block is about a MiB of text that ends with a line. Without quotes it can be cut at delimiters: where every line has
+A block is some text that ends with a line. Without quotes it can be cut at delimiters: where every line has
 the right number of them and every wanted cell is a plain number, NumPy parses the block at once. Any other block goes
 through the csv module, cell by cell, which also finds out what is wrong with it.
 """
@@ -24,7 +24,8 @@ from fusionlearn.site.cells import Cells
 from fusionlearn.site.map import FileOptions
 from fusionlearn.site.table import Batch, broken
 
-BLOCK = 2**20  # bytes read at a time
+BLOCK = 2**16  # bytes read at a time; the rows of a block as lists of cells still fit a processor's cache
+HEADER_ROOM = 2**20  # characters within which the header must stand
 LONGEST_LINE = 2**22  # characters; 65,536 columns of 60 characters
 TRIES = 4  # blocks in a row that NumPy may fail on before it is no longer asked
 
@@ -144,24 +145,37 @@ class TextTable:
     def _after_header(self) -> Iterator[tuple[list[str], _Block]]:
         """The first record, with each of the blocks below it."""
         header: list[str] | None = None
+        above = ""  # text in which no header has been found yet
         for block in self._blocks():
             if header is None:
-                lines = list(io.StringIO(block.text, newline=""))[self.options.skip_lines :]
-                reader = self._csv(lines)
-                try:
-                    header = next(filter(any, reader), None)
-                except csv.Error:
-                    told = "its header has quotes that do not match, or a name of more than 131072 characters"
-                    raise broken(self.path, told, "is the first line the names of the columns?") from None
-                if block.kind and (header is None or reader.line_num == len(lines)):
-                    raise broken(self.path, block.kind, block.hint)
+                text = above + block.text
+                header, below = self._first_record(text)
                 if header is None:
-                    if block.text.strip():
-                        told = "has no header in its first MiB"
-                        raise broken(self.path, told, "are skip_lines in site.toml right?")
+                    self._refuse_headless(text, block)
+                    above = text
                     continue
-                block = replace(block, text="".join(lines if self.options.names else lines[reader.line_num :]))
+                block = replace(block, text=below)
             yield header, block
+
+    def _first_record(self, text: str) -> tuple[list[str] | None, str]:
+        """The header and the text below it; None when the text does not hold a whole one."""
+        lines = list(io.StringIO(text, newline=""))[self.options.skip_lines :]
+        reader = self._csv(lines)
+        try:
+            header = next(filter(any, reader), None)
+        except csv.Error:
+            return None, ""
+        return header, "".join(lines if self.options.names else lines[reader.line_num :])
+
+    def _refuse_headless(self, text: str, block: _Block) -> None:
+        """Refuse a file once it is clear that no header will come."""
+        if block.kind:
+            raise broken(self.path, block.kind, block.hint)
+        if text.strip() and (block.last or len(text) > HEADER_ROOM):
+            kind = f"has no header in its first {len(text)} characters, or one whose quotes do not match"
+            raise broken(
+                self.path, kind, "the first line must be the names of the columns; see skip_lines in site.toml"
+            )
 
     def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
         """All rows in order; see `Table`."""
