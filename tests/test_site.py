@@ -538,7 +538,9 @@ def test_any_written_csv_reads_back_the_same(
         writer.writerow(["age", "note", "ward", "z"])
         for number, ward, note, z in rows:
             age = gap if number is None else repr(number).replace(".", decimal)
-            writer.writerow([age, note.replace("\0", ""), ward, repr(z).replace(".", decimal)])
+            # the csv module quotes only the line end that it writes itself
+            note = note.replace("\0", "").replace({"\n": "\r", "\r": "\n"}.get(end, "\0"), "")
+            writer.writerow([age, note, ward, repr(z).replace(".", decimal)])
     options = FileOptions(delimiter=delimiter, quote=quote, decimal=decimal, encoding=encoding)
     site_map = SiteMap(options, {"age": ColumnMap(missing=("-9", "k.A."))})
     source = site.open_source(tmp_path / "a.csv", ANY, site_map)

@@ -700,7 +700,7 @@ def _inspected_lines(path: Path, view: dict[str, Any]) -> Iterator[str]:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         yield f"  {name:<12} {text if len(text) <= 400 else text[:397] + '…'}"
     yield f"arrays ({len(view['arrays'])})"
-    for name, array in view["arrays"].items():
+    for name, array in sorted(view["arrays"].items()):
         shape = "×".join(str(length) for length in array["shape"]) or "one number"
         yield f"  {name:<16} {array['dtype']:<8} {shape:<14} {_size(array['bytes'])}"
 
