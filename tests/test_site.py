@@ -291,6 +291,7 @@ def test_ages_are_completed_years(birth: datetime.date, day: datetime.date):
         ("[file]\nencoding = 'base64'\n", "an encoding that Python knows"),
         ("[file]\ndecimal = ';'\n", '"." or ","'),
         ("[file]\ndecimal = ','\nthousands = ','\n", "the same character"),
+        ("[file]\nquote = ','\n", "'quote' and 'delimiter' are the same character"),
         ("[columns.age]\nfactor = 0\n", "other than 0"),
         ("[columns.age]\nfactor = '2'\n", "is a text; a finite number"),
         ("[columns.age]\ndate_format = '%d.%m'\nage_at = 2026-01-01\n", "day, month and year"),
@@ -504,6 +505,8 @@ def test_parquet_types(tmp_path: Path):
 
 def test_folders_and_files_that_are_not_there(tmp_path: Path):
     assert "is a folder" in refused(tmp_path)
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert "is a device or a pipe" in refused(tmp_path / "pipe.csv")
     assert "there is no file of that name" in refused(tmp_path / "none.csv")
 
 
@@ -804,6 +807,11 @@ def test_delimiter_encoding_and_decimal_are_guessed(tmp_path: Path, delimiter: s
     assert (found.site_map.file.delimiter or ",") == delimiter and found.site_map.file.encoding == encoding
     assert found.site_map.of("age").source == "Alter" and found.site_map.of("chol").source == "Cholesterol"
     assert delimiter == "," or (found.site_map.file.decimal == "," and found.faults == ())
+
+
+def test_the_line_excel_puts_above_the_header(tmp_path: Path):
+    found = drafted(tmp_path, "sep=;\r\nage;chol;ward;sick\r\n50,5;200;a;0\r\n")
+    assert found.site_map.file == FileOptions(delimiter=";", decimal=",", skip_lines=1) and found.faults == ()
 
 
 def test_dates_units_and_codes_are_guessed(tmp_path: Path):

@@ -315,8 +315,9 @@ def _show_cells(source: Any, faults: Iterable[Any]) -> None:
     if not _watched_by_a_person():
         _say("Values are shown on a terminal only: run the command there.")
         return
-    for row, column, cell in source.cells({(row, fault.column) for fault in faults for row in fault.rows}):
-        _say(f"  row {row}, {column}: {cell!r}")
+    with contextlib.suppress(DataError):  # where a file breaks off, the cells above have been shown
+        for row, column, cell in source.cells({(row, fault.column) for fault in faults for row in fault.rows}):
+            _say(f"  row {row}, {column}: {cell!r}")
 
 
 def _size(num_bytes: float) -> str:

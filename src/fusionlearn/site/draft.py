@@ -157,6 +157,9 @@ def _options(path: Path, given: FileOptions) -> FileOptions:
         return given
     encoding = given.encoding if _decodes(path, given.encoding) else _encoding(path)
     options = dataclasses.replace(given, encoding=encoding)
+    told = re.fullmatch(r"sep=(.)[\r\n]*", next(iter(_head(path, options)), ""))  # a line Excel puts above the header
+    if told:
+        return dataclasses.replace(options, delimiter=told[1], skip_lines=options.skip_lines + 1)
     if given.delimiter is None:
         options = dataclasses.replace(options, delimiter=_delimiter(path, options))
     return options
