@@ -157,6 +157,21 @@ def test_fast_and_slow_paths_give_the_same_bits(tmp_path: Path, monkeypatch: pyt
     assert fast.tolist() == expected
 
 
+def test_a_table_of_nothing_but_numbers_is_looked_at_as_closely(tmp_path: Path):
+    """What NumPy would let pass: rows of another width, numbers in another notation."""
+    comma = SiteMap(FileOptions(delimiter=";", decimal=","))
+    for text, site_map, told in (
+        ("a,b,z,c\n1,2,3,4\n1,2,3\n1,2,3,4,5\n", None, r"fewer cells than the header in 1 row \(2\)"),
+        ("a,b,z\n1,2,3\n1,2,3,4\n", None, r"more cells than the header in 1 row \(2\)"),
+        ("a;b;z\n1,5;2;3\n1.5;2;3\n", comma, r"'a': text where a number is expected in 1 row \(2\)"),
+        ("a,b,z\n1,2,3\n1,2,1_0\n", None, r"'z': text where a number is expected in 1 row \(2\)"),
+    ):
+        path = write(tmp_path / "a.csv", text)
+        assert site.open_source(path, NUMERIC, site_map)._table.takes_numbers
+        sentence = refused(path, NUMERIC, site_map)
+        assert re.search(told, sentence), sentence
+
+
 def test_npz_parquet_and_csv_give_the_same(tmp_path: Path):
     schema = Schema({**SCHEMA.columns, "ecg": Vector(2, -5, 5), "seen": Number(0, 120)}, SCHEMA.label, missing="center")
     site_map = SiteMap(columns={"seen": ColumnMap(age_at=datetime.date(2026, 11, 1))})
@@ -270,7 +285,7 @@ def test_a_conversion_there_and_back_gives_the_same_bits(whole: list[int], unit:
 def test_rounding_gives_the_very_double_of_the_decimal(number: int, decimals: int):
     value = float(f"{number}e{-decimals}")
     how = ColumnMap(factor=1.0, offset=0.0, round=decimals)
-    assert site.cells.scaled(np.array([value * (1 + 1e-12)]), how)[0] == value
+    assert site.cells.scaled(np.array([value + 0.3 * 10.0**-decimals]), how)[0] == value
 
 
 @given(st.dates(datetime.date(1900, 1, 1), datetime.date(2030, 1, 1)), st.dates(datetime.date(1900, 1, 1)))
@@ -386,8 +401,9 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert sentence.startswith(f"{path}: ") and "\n" not in sentence
 
 
-def test_faults_keep_the_number_of_their_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("fusionlearn.site.text.BLOCK", 64)
+@pytest.mark.parametrize("block", [64, 2**16])
+def test_faults_keep_the_number_of_their_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int):
+    monkeypatch.setattr("fusionlearn.site.text.BLOCK", block)
     lines = [f"50,200,{'ab'[i % 2]},{i % 2}\n" for i in range(200)]
     for row, line in ((7, "50,200,a\n"), (50, f"{P},200,a,0\n"), (51, "50,200,a,0,1\n"), (120, f"50,200,{P},0\n")):
         lines[row - 1] = line
@@ -554,6 +570,14 @@ def test_any_written_csv_reads_back_the_same(
     ]
     expected = [(np.nan if age is None else age, WARDS.index(ward), z / 1e300) for age, ward, _, z in rows]
     assert repr(found) == repr(expected)
+
+
+def test_a_named_value_may_look_like_a_number_with_a_comma(tmp_path: Path):
+    """With decimal commas "1,5" is a number, but here it is a name."""
+    schema = Schema({"age": Number(0, 120), "ward": Category(("1,5", "2,5"))}, NumberLabel("z", 0, 10))
+    path = write(tmp_path / "a.csv", "age;ward;z\n50,5;1,5;1,5\n51;2,5;2\n")
+    found = read(path, schema, SiteMap(FileOptions(delimiter=";", decimal=",")))
+    assert found["age"] == [50.5, 51] and found["ward"] == [0, 1]
 
 
 # --- hostile files: a sentence, never a traceback, never a value ------------------------------------------------------
@@ -825,7 +849,8 @@ def test_dates_units_and_codes_are_guessed(tmp_path: Path):
 
 
 def test_a_first_row_of_values_is_never_taken_for_a_header(tmp_path: Path):
-    for row in (f"{P},50,m,0", f"{P},?,m,0", f"{P},-9,m,1", f"{P},k.A.,m,unknown", f"{P},01.02.1990,m,x"):
+    dubious = (f"{P},high,m,nil", f"{P},50,other,nil", f"{P},?,other,nil", f"{P},k.A.,other,nil", f"{P},high,{P},x")
+    for row in (*dubious, f"{P},50,m,0", f"{P},?,m,0", f"{P},-9,m,1", f"{P},01.02.1990,m,x"):
         found = site.draft(write(tmp_path / "a.csv", f"{row}\nAnna,51,m,1\nBert,52,w,0\n"), SCHEMA, [])
         assert P not in found.text + found.private + repr(found.faults), row
 
