@@ -182,6 +182,8 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]
             raise FileError(f"cannot write {path}: the folder {path.parent} does not exist.")
         if path.is_dir():
             raise FileError(f"cannot write {path}: it is a folder.")
+        if path.exists() and not path.is_file():  # taking the name of /dev/null leaves the machine without it
+            raise FileError(f"cannot write {path}: it is not a plain file. Choose another name.")
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror}.") from error

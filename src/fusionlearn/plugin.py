@@ -8,6 +8,7 @@ its settings, each a bool, int, float, str or a tuple of them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import types
 import typing
@@ -79,7 +80,7 @@ def make(found: type[P], settings: Mapping[str, Any]) -> P:
     if unknown:
         known = ", ".join(sorted(fields)) or "none"
         raise SettingsError(f"'{found.name}' has no setting '{unknown[0]}'; its settings are {known}.")
-    hints = typing.get_type_hints(found)
+    hints = _hints(typing.cast(Any, found))
     checked = {name: _value(found.name, name, value, hints[name]) for name, value in settings.items()}
     try:
         return found(**checked)
@@ -87,6 +88,12 @@ def make(found: type[P], settings: Mapping[str, Any]) -> P:
         raise SettingsError(
             f"'{found.name}' cannot be made with these settings: one without default is missing."
         ) from error
+
+
+@functools.cache
+def _hints(found: type[Plugin]) -> dict[str, Any]:
+    """The types of a plug-in's fields. Python compiles their text: once, rather than for each file that is read."""
+    return typing.get_type_hints(found)
 
 
 def _value(owner: str, name: str, value: Any, hint: Any) -> Any:
