@@ -11,7 +11,7 @@ On a page, from top to bottom, in one empty folder that also holds a copy of exa
     ```toml title="a.toml"  any language: the block is first written to this file
     <!-- not run: reason -->  above a block: it is only read
 
-`make demo` runs as `fusionlearn demo`; `make test` is not run. Any duration equals any other, and so do digests, runs
+`make demo` runs as `fusionlearn demo`; `make test` is not run. Any duration equals any other, and so do digests, keys, runs
 of blanks and box lines; … matches anything within a line, and on a line of its own any number of lines.
 """
 
@@ -37,6 +37,7 @@ BLOCK = re.compile(
 )
 MASKS = (
     (re.compile(r"\d+(\.\d+)? ?(ms|s|seconds|min)\b"), "⟨duration⟩"),
+    (re.compile(r"\b[0-9a-f]{4}( [0-9a-f]{4}){3}\b"), "⟨key⟩"),
     (re.compile(r"\b((?=[0-9a-f]*\d)[0-9a-f]{8,64}\b|[0-9a-f]{4,63}…)"), "⟨digest⟩"),
     (re.compile(r"[─━═╌]{2,}"), "──"),
     (re.compile(r"[ \t]+"), " "),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import fusionlearn as fl
+from fusionlearn.errors import UpdateError
 from fusionlearn.file import read
 
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")

@@ -247,11 +247,16 @@ def _naming(answers: Answers) -> Iterator[None]:
         raise UpdateError(text) from error
 
 
+def _site_map(path: Path | None) -> Any:
+    from fusionlearn import site
+
+    return site.SiteMap.load(path) if path else site.SiteMap()
+
+
 def _source(path: Path, schema: Any, map_path: Path | None, *, with_label: bool = True) -> Any:
     from fusionlearn import site
 
-    site_map = site.SiteMap.load(map_path) if map_path else site.SiteMap()
-    return site.open_source(path, schema, site_map, with_label=with_label)
+    return site.open_source(path, schema, _site_map(map_path), with_label=with_label)
 
 
 def _tell_ignored(source: Any) -> None:
@@ -267,7 +272,7 @@ def _watched(source: Any, rows: int, what: str) -> Iterator[Any]:
     with _bar(what, 1.0) as bar:
         for piece in source.pieces(rows):
             yield piece
-            bar.to(getattr(source, "fraction", 0.0))
+            bar.to(source.fraction)
 
 
 def _kept(pieces: Iterable[Any], fraction: float, *, held: bool) -> Iterator[Any]:
@@ -277,39 +282,42 @@ def _kept(pieces: Iterable[Any], fraction: float, *, held: bool) -> Iterator[Any
     first = 1
     for piece in pieces:
         count = max((len(cells) for cells in piece.values()), default=0)
-        mask = site.hold_out_mask(first, count, fraction)
+        chosen = site.hold_out_mask(first, count, fraction) == held
         first += count
-        chosen = [i for i, back in enumerate(mask) if back == held]
-        yield {name: _take(cells, chosen) for name, cells in piece.items()}
-
-
-def _take(cells: Any, rows: list[int]) -> Any:
-    return [cells[i] for i in rows] if isinstance(cells, list | tuple) else cells[rows]
+        yield {name: cells[chosen] for name, cells in piece.items()}
 
 
 @contextlib.contextmanager
-def _showing(show_values: bool, source: Any) -> Iterator[None]:
-    """With --show-values and a person at the terminal, the faulty cells go to that terminal, nowhere else."""
+def _showing(show_values: bool, source: Any, schema: Any, held_out: float = 0.0) -> Iterator[None]:
+    """With --show-values and a person at the terminal, the faulty cells go to that terminal, nowhere else.
+
+    Where rows are held out, those left have other numbers than in the file: the faults are looked for again.
+    """
+    from fusionlearn import site
+
     try:
         yield
     except DataError as error:
+        if held_out:
+            faults, _ = site.faults(source, schema)
+            error = DataError(source.place, faults) if faults else error
         if show_values:
-            _show_cells(source, error)
-        raise
+            _show_cells(source, error.faults)
+        raise error from None
 
 
-def _show_cells(source: Any, error: DataError) -> None:
-    if not sys.stderr.isatty():
+def _watched_by_a_person() -> bool:
+    """Whether stderr is a terminal: not a file, a log or another program."""
+    return sys.stderr.isatty()
+
+
+def _show_cells(source: Any, faults: Iterable[Any]) -> None:
+    if not _watched_by_a_person():
         _say("Values are shown on a terminal only: run the command there.")
         return
-    wanted = {(row, fault.column) for fault in error.faults for row in fault.rows}
-    first = 1
-    for piece in source.pieces(PREDICT_ROWS):
-        count = max((len(cells) for cells in piece.values()), default=0)
-        for row, column in sorted(wanted):
-            if first <= row < first + count and column in piece:
-                _say(f"  row {row}, {column}: {piece[column][row - first]!r}")
-        first += count
+    with contextlib.suppress(DataError):  # where a file breaks off, the cells above have been shown
+        for row, column, cell in source.cells({(row, fault.column) for fault in faults for row in fault.rows}):
+            _say(f"  row {row}, {column}: {cell!r}")
 
 
 def _size(num_bytes: float) -> str:
@@ -384,7 +392,7 @@ def pretrain(
     _tell_ignored(source)
     pieces = list(_watched(source, run.chunk_rows(task), "reading"))
     data = {name: _joined([piece[name] for piece in pieces]) for name in pieces[0]} if pieces else {}
-    with _showing(show_values, source), _training_bar():
+    with _showing(show_values, source, task.schema), _training_bar():
         made = module.pretrain(task, data, epochs=epochs, place=source.place)
     made = _signed(made, key, unsigned)
     size = file.write(output, made)
@@ -582,50 +590,63 @@ def check(
     from fusionlearn import site
 
     task = _task(task_path, allow_unsigned)
+    site_map = _site_map(map_path)
     faults: list[Any] = []
-    stats: Any = None
     source: Any = None
+    records = None
     try:
-        source = _source(data, task.schema, map_path)
-        with _bar("checking", 1.0):
-            faults, stats = site.faults(source, task.schema)
+        source = site.open_source(data, task.schema, site_map)
+        with _bar("checking", 1.0) as bar:
+            faults, stats = site.faults(source, task.schema, bar.to)
+        records = stats.rows
     except DataError as error:
         faults = list(error.faults)
-    drafted = site.draft(data, task.schema, faults, show_values=show_values and sys.stderr.isatty()) if faults else None
-    if faults and show_values and source is not None:
-        _show_cells(source, DataError(str(data), faults))
-    if draft is not None and drafted is not None:
-        with file.replacing(draft, "w", encoding="utf-8") as out:
-            out.write(drafted)
     ignored = list(source.ignored) if source is not None else []
-    value = {
-        "data": str(data), "ok": not faults, "problems": [dataclasses.asdict(fault) for fault in faults],
-        "ignored": ignored, "draft": drafted, "records": getattr(stats, "rows", None),
-    }  # fmt: skip
+    if source is not None and not as_json:
+        _tell_ignored(source)
+    drafted = site.draft(data, task.schema, faults, site_map) if faults else None
+    if drafted is not None and draft is not None:
+        with file.replacing(draft, "w", encoding="utf-8") as out:
+            out.write(drafted.text)
     if as_json:
+        value = {
+            "data": str(data), "ok": not faults, "problems": [dataclasses.asdict(fault) for fault in faults],
+            "ignored": ignored, "draft": drafted.text if drafted else None, "records": records,
+            "remaining": [dataclasses.asdict(fault) for fault in drafted.faults] if drafted else [],
+        }  # fmt: skip
         click.echo(json.dumps(value, ensure_ascii=False))
+    elif not faults:
+        click.echo(f"{data} fits the task: {records} rows. Next: fusionlearn summarize.")
     else:
-        if source is not None:
-            _tell_ignored(source)
-        for line in _checked_lines(data, faults, stats, drafted, draft):
+        for line in _checked_lines(data, faults, drafted, draft):
             click.echo(line)
+    if faults and show_values and source is not None:
+        _show_cells(source, faults)
+    if drafted is not None and show_values and _watched_by_a_person():
+        _say("The draft with this site's values, for your eyes only:")
+        _say(drafted.private)
     if faults:
         sys.exit(1)
 
 
-def _checked_lines(data: Path, faults: list[Any], stats: Any, drafted: str | None, draft: Path | None) -> Iterator[str]:
-    if not faults:
-        yield f"{data} fits the task: {stats.rows} rows. Next: fusionlearn summarize."
-        return
+def _checked_lines(data: Path, faults: list[Any], drafted: Any, draft: Path | None) -> Iterator[str]:
     yield f"{data} has {len(faults)} problem{'s' * (len(faults) > 1)}:"
     for fault in faults:
         yield f"  - {fault}"
+    if drafted is None:
+        return
     if draft is not None:
-        yield f"A drafted map is in {draft}: complete it and pass it with --map."
-    elif drafted:
+        yield f"A drafted map is in {draft}: complete it and pass it with --map {draft}."
+    else:
         yield "A drafted map (keep it as site.toml, complete it, pass it with --map site.toml):"
         yield ""
-        yield drafted.rstrip()
+        yield drafted.text.rstrip()
+        yield ""
+    if list(drafted.faults) != faults:
+        count = len(drafted.faults)
+        yield f"With the map as drafted, {count or 'no'} problem{'s' * (count != 1)} would remain{':' * (count > 0)}"
+        for fault in drafted.faults:
+            yield f"  - {fault}"
 
 
 @main.command()
@@ -668,7 +689,7 @@ def summarize(
     _tell_ignored(source)
     witness = Witness(task)
     pieces = _watched(source, run.chunk_rows(task), "summarizing")
-    with _showing(show_values, source), _training_bar():
+    with _showing(show_values, source, task.schema, hold_out), _training_bar():
         passed = run.client_pass(
             task,
             _kept(pieces, hold_out, held=False) if hold_out else pieces,
@@ -753,7 +774,7 @@ def _inspected_lines(path: Path, view: dict[str, Any]) -> Iterator[str]:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         yield f"  {name:<12} {text if len(text) <= 400 else text[:397] + '…'}"
     yield f"arrays ({len(view['arrays'])})"
-    for name, array in view["arrays"].items():
+    for name, array in sorted(view["arrays"].items()):
         shape = "×".join(str(length) for length in array["shape"]) or "one number"
         yield f"  {name:<16} {array['dtype']:<8} {shape:<14} {_size(array['bytes'])}"
 
@@ -774,7 +795,7 @@ def predict(
     source = _source(data, model.schema, map_path, with_label=False)
     _tell_ignored(source)
     rows = skipped = 0
-    with _showing(show_values, source), file.replacing(output, "w", encoding="utf-8", newline="") as out:
+    with _showing(show_values, source, model.schema), file.replacing(output, "w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)
         labels = model.schema.labels
         writer.writerow(["row", "prediction", *(f"p({label})" for label in labels)])
@@ -825,7 +846,7 @@ def evaluate(
     source = _source(data, model.schema, map_path)
     _tell_ignored(source)
     pieces = _watched(source, PREDICT_ROWS, "evaluating")
-    with _showing(show_values, source):
+    with _showing(show_values, source, model.schema, held_out):
         found = run.evaluate(model, _kept(pieces, held_out, held=True) if held_out else pieces, place=source.place)
     shown = [f"{name.replace('_', ' '):<18} {value:.4f}" for name, value in found.items() if isinstance(value, float)]
     dropped = f", {found['dropped']} incomplete rows left out" if found["dropped"] else ""

@@ -111,8 +111,11 @@ def canonical_json(value: Any) -> bytes:
 
 
 def _sha256(array: NDArray[Any]) -> str:
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return hashlib.sha256(np.ascontiguousarray(little).data).hexdigest()
+    return hashlib.sha256(_little(array).data).hexdigest()
+
+
+def _little(array: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
 
 
 def _dtype_name(array: NDArray[Any]) -> str:
@@ -137,16 +140,28 @@ def write(path: str | Path, noun: Noun) -> int:
 
 
 def to_bytes(noun: Noun) -> bytes:
-    """The file's content: safetensors with the header as `__metadata__`. Errors: FileError if it could not be read."""
-    from safetensors.numpy import save
+    """The file's content, the same whenever it is asked for. Errors: FileError if it could not be read.
 
+    A safetensors file with the header as `__metadata__`. It is put together here: safetensors' own writer gives the
+    entries of the header another order in every process, and a client that sends twice should send the same bytes.
+    """
     metadata, arrays = _parts(noun)
-    for name, array in arrays.items():
-        _dtype_name(array)
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    chunks = []
+    end = 0
+    # Widest entries first: every array then begins at a multiple of its entries' size.
+    for name, array in sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
+        header[name] = {
+            "dtype": _dtype_name(array),
+            "shape": list(array.shape),
+            "data_offsets": [end, end + array.nbytes],
+        }
         _check_values(name, array, metadata, "the file")
-    content = bytes(
-        save({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, metadata)
-    )
+        chunks.append(_little(array).tobytes())
+        end += array.nbytes
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    content = b"".join([len(text).to_bytes(8, "little"), text, *chunks])
     _layout(content, "the file")
     return content
 
@@ -167,6 +182,8 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]
             raise FileError(f"cannot write {path}: the folder {path.parent} does not exist.")
         if path.is_dir():
             raise FileError(f"cannot write {path}: it is a folder.")
+        if path.exists() and not path.is_file():  # taking the name of /dev/null leaves the machine without it
+            raise FileError(f"cannot write {path}: it is not a plain file. Choose another name.")
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror}.") from error

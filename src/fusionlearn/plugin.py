@@ -8,6 +8,7 @@ its settings, each a bool, int, float, str or a tuple of them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import types
 import typing
@@ -79,7 +80,7 @@ def make(found: type[P], settings: Mapping[str, Any]) -> P:
     if unknown:
         known = ", ".join(sorted(fields)) or "none"
         raise SettingsError(f"'{found.name}' has no setting '{unknown[0]}'; its settings are {known}.")
-    hints = typing.get_type_hints(found)
+    hints = _hints(typing.cast(Any, found))
     checked = {name: _value(found.name, name, value, hints[name]) for name, value in settings.items()}
     try:
         return found(**checked)
@@ -110,7 +111,7 @@ def split(text: str) -> tuple[str, dict[str, str]]:
 
 def read(found: type[Plugin], settings: Mapping[str, str]) -> dict[str, Any]:
     """Written values as their fields' types say: true, 3, 0.1, a word; tuples as in 28x28x1 or one+two."""
-    hints = typing.get_type_hints(found)
+    hints = _hints(found)
     return {key: _read(value, hints.get(key, str)) for key, value in settings.items()}
 
 
@@ -129,6 +130,12 @@ def _read(text: str, hint: Any) -> Any:
         except ValueError:
             continue
     return text
+
+
+@functools.cache
+def _hints(found: type[Plugin]) -> dict[str, Any]:
+    """The types of a plug-in's fields. Python compiles their text: once, rather than for each file that is read."""
+    return typing.get_type_hints(found)
 
 
 def _value(owner: str, name: str, value: Any, hint: Any) -> Any:

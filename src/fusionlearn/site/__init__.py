@@ -7,8 +7,19 @@ cell's value: it names the row, counted from 1 without the header and without em
 """
 
 from fusionlearn.site.check import Stats, faults
-from fusionlearn.site.draft import draft
+from fusionlearn.site.draft import Draft, draft
 from fusionlearn.site.map import ColumnMap, FileOptions, SiteMap
 from fusionlearn.site.source import Source, hold_out_mask, open_source
 
-__all__ = ["ColumnMap", "FileOptions", "SiteMap", "Source", "Stats", "draft", "faults", "hold_out_mask", "open_source"]
+__all__ = [
+    "ColumnMap",
+    "Draft",
+    "FileOptions",
+    "SiteMap",
+    "Source",
+    "Stats",
+    "draft",
+    "faults",
+    "hold_out_mask",
+    "open_source",
+]

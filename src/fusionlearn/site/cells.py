@@ -71,7 +71,8 @@ def _reader(name: str, column: Declared, site_map: SiteMap, names: set[str]) -> 
     if isinstance(column, Category | ClassLabel):
         if how.age_at is not None or how.factor != 1 or how.offset != 0 or how.round is not None:
             raise SettingsError(f"{place} computes a number, but the task says this column holds named values.")
-        return Reader(name, (source,), True, _Categories(column, how, _Notation.of(how, site_map)))
+        categories = _Categories(column, how, _Notation.of(how, site_map))
+        return Reader(name, (source,), categories.takes_numbers, categories)
     if how.age_at is not None:
         if isinstance(column, Vector):
             raise SettingsError(f"{place} has 'age_at', but the task says this column holds {column.length} numbers.")
@@ -235,7 +236,7 @@ def _plain_numbers(cells: Sequence[str], decimal: str) -> NDArray[np.float64] | 
         if "." in joined:
             return None
         cells = joined.replace(decimal, ".").split("\n") if cells else cells
-    if any("_" in cell for cell in cells):
+    if "_" in "".join(cells):  # Python would read 1_0 as ten
         return None
     try:
         return np.fromiter(map(float, cells), np.float64, len(cells))
@@ -273,6 +274,12 @@ class _Categories:
     column: Category | ClassLabel
     how: ColumnMap
     notation: _Notation
+
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether no name of a value is written with a decimal comma: "1,5" may be a name and no number."""
+        names = {*_values(self.column), *self.how.values, *self.notation.codes}
+        return self.notation.decimal == "." or not any(self.notation.decimal in name for name in names)
 
     def __call__(self, sources: Sequence[Cells]) -> Read:
         cells = sources[0]

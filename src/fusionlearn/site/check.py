@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fusionlearn.errors import DataError, Fault
@@ -18,8 +18,13 @@ class Stats:
     rows: int
 
 
-def faults(source: Source, schema: Schema) -> tuple[list[Fault], Stats]:
-    """Every fault of a table, one for each column and kind with its first rows, in the order of the columns."""
+def faults(
+    source: Source, schema: Schema, progress: Callable[[float], None] | None = None
+) -> tuple[list[Fault], Stats]:
+    """Every fault of a table, one for each column and kind with its first rows, in the order of the columns.
+
+    progress  called with the share of the file that was read
+    """
     found: list[Fault] = []
     rows = 0
     try:
@@ -27,6 +32,8 @@ def faults(source: Source, schema: Schema) -> tuple[list[Fault], Stats]:
             rows = max(rows, int(part.numbers[-1]) if len(part.numbers) else 0)
             found += [*part.faults, *source.faults_of(part)]
             found = merged(found)
+            if progress is not None:
+                progress(source.fraction)
     except DataError as error:
         found += error.faults
     if not rows and not found:

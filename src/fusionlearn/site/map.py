@@ -89,7 +89,7 @@ def _file(table: Table) -> FileOptions:
     )
     table.done()
     _check_marks(table, options.decimal, options.thousands)
-    if options.quote and options.quote == options.delimiter:
+    if options.quote and options.quote == (options.delimiter or ","):
         raise table.refuse("'quote' and 'delimiter' are the same character.")
     return options
 

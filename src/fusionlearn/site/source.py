@@ -71,8 +71,11 @@ class Source:
 
     def parts(self) -> Iterator[Part]:
         """All rows in order, faulty or not."""
-        for batch in self._table.batches(self._wanted):
-            yield self._part(batch)
+        try:
+            for batch in self._table.batches(self._wanted):
+                yield self._part(batch)
+        except OSError as error:
+            raise _unreadable(self._table.path, error) from None
 
     def _part(self, batch: Batch) -> Part:
         columns = {}
@@ -138,12 +141,18 @@ def open_table(path: Path, site_map: SiteMap) -> Table:
     try:
         if not path.exists():
             raise broken(path, "there is no file of that name", "check the path")
+        if not path.is_file():
+            raise broken(path, "is a device or a pipe, which cannot be read twice", "write the table to a file")
         kinds: dict[str, Any] = {".npz": NpzTable, ".parquet": ParquetTable, ".pq": ParquetTable}
         kind = kinds.get(path.suffix.lower())
         table: Table = kind(path) if kind else TextTable(path, site_map.file)
         return table
     except OSError as error:
-        raise broken(path, f"cannot be read ({error.strerror or type(error).__name__})", "check the path") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return broken(path, f"cannot be read ({error.strerror or type(error).__name__})", "check the path and its rights")
 
 
 def shown(name: str) -> str:

@@ -1,6 +1,6 @@
 """CSV and its kin, read in blocks: bounded memory, and fast where a block holds nothing but numbers.
 
-A block is about a MiB of text that ends with a line. Without quotes it can be cut at delimiters: where every line has
+A block is some text that ends with a line. Without quotes it can be cut at delimiters: where every line has
 the right number of them and every wanted cell is a plain number, NumPy parses the block at once. Any other block goes
 through the csv module, cell by cell, which also finds out what is wrong with it.
 """
@@ -11,6 +11,7 @@ import codecs
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from fusionlearn.site.cells import Cells
 from fusionlearn.site.map import FileOptions
 from fusionlearn.site.table import Batch, broken
 
-BLOCK = 2**20  # bytes read at a time
+BLOCK = 2**16  # bytes read at a time; the rows of a block as lists of cells still fit a processor's cache
+HEADER_ROOM = 2**20  # characters within which the header must stand
 LONGEST_LINE = 2**22  # characters; 65,536 columns of 60 characters
 TRIES = 4  # blocks in a row that NumPy may fail on before it is no longer asked
 
@@ -40,6 +42,16 @@ MAGIC = (
     (b"\x93NUMPY", "is a single NumPy array (.npy)", "save the columns by name with numpy.savez"),
 )
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Whole lines of the file."""
+
+    text: str
+    last: bool = False
+    kind: str = ""  # of what broke the file right behind the text, "" if nothing did
+    hint: str = ""
 
 
 class TextTable:
@@ -74,8 +86,8 @@ class TextTable:
 
     # --- blocks of text -------------------------------------------------------------------------------------------
 
-    def _blocks(self) -> Iterator[tuple[str, str, str]]:
-        """Blocks of whole lines: text, and for the last one what broke the file there, with a hint ("" if nothing)."""
+    def _blocks(self) -> Iterator[_Block]:
+        """The file from its first to its last readable line."""
         size = max(1, self.path.stat().st_size)
         rest, first = "", True
         decoder = codecs.getincrementaldecoder(self.options.encoding)("strict")
@@ -90,17 +102,20 @@ class TextTable:
                     text, kind = text[: text.index("\0")], "holds a NUL byte, which text never has"
                     hint = "is it a binary file, or is its encoding UTF-16?"
                 whole = rest + text
-                if kind or not data:
-                    yield whole, kind, hint
+                if kind:  # in the line that is not whole yet
+                    yield _Block(whole[: _last_line_end(whole)], False, kind, hint)
+                    return
+                if not data:
+                    yield _Block(whole, last=True)
                     return
                 cut = _last_line_end(whole)
                 rest = whole[cut:]
                 if len(rest) > LONGEST_LINE:
                     kind = f"a line is longer than {LONGEST_LINE} characters"
-                    yield whole[:cut], kind, "is the file a table with one record a line?"
+                    yield _Block(whole[:cut], False, kind, "is the file a table with one record a line?")
                     return
                 if cut:
-                    yield whole[:cut], "", ""
+                    yield _Block(whole[:cut])
 
     def _decoded(self, decoder: codecs.IncrementalDecoder, data: bytes) -> tuple[str, str, str]:
         """Text up to the first byte that is none, what is wrong with that byte, and a hint."""
@@ -127,29 +142,40 @@ class TextTable:
             strict=True,
         )
 
-    def _after_header(self) -> Iterator[tuple[list[str], str, str, str]]:
-        """The first record, then the blocks below it, each as (header, text, what broke the file there, hint)."""
+    def _after_header(self) -> Iterator[tuple[list[str], _Block]]:
+        """The first record, with each of the blocks below it."""
         header: list[str] | None = None
-        for text, kind, hint in self._blocks():
+        above = ""  # text in which no header has been found yet
+        for block in self._blocks():
             if header is None:
-                lines = list(io.StringIO(text, newline=""))[self.options.skip_lines :]
-                reader = self._csv(lines)
-                try:
-                    header = next(filter(any, reader), None)
-                except csv.Error:
-                    told = "its header has quotes that do not match, or a name of more than 131072 characters"
-                    raise broken(self.path, told, "is the first line the names of the columns?") from None
+                text = above + block.text
+                header, below = self._first_record(text)
                 if header is None:
-                    if kind:
-                        raise broken(self.path, kind, hint)
-                    if text.strip():
-                        told = "has no header in its first MiB"
-                        raise broken(self.path, told, "are skip_lines in site.toml right?")
+                    self._refuse_headless(text, block)
+                    above = text
                     continue
-                if kind and reader.line_num == len(lines):
-                    raise broken(self.path, kind, hint)
-                text = "".join(lines if self.options.names else lines[reader.line_num :])
-            yield header, text, kind, hint
+                block = replace(block, text=below)
+            yield header, block
+
+    def _first_record(self, text: str) -> tuple[list[str] | None, str]:
+        """The header and the text below it; None when the text does not hold a whole one."""
+        lines = list(io.StringIO(text, newline=""))[self.options.skip_lines :]
+        reader = self._csv(lines)
+        try:
+            header = next(filter(any, reader), None)
+        except csv.Error:
+            return None, ""
+        return header, "".join(lines if self.options.names else lines[reader.line_num :])
+
+    def _refuse_headless(self, text: str, block: _Block) -> None:
+        """Refuse a file once it is clear that no header will come."""
+        if block.kind:
+            raise broken(self.path, block.kind, block.hint)
+        if text.strip() and (block.last or len(text) > HEADER_ROOM):
+            kind = f"has no header in its first {len(text)} characters, or one whose quotes do not match"
+            raise broken(
+                self.path, kind, "the first line must be the names of the columns; see skip_lines in site.toml"
+            )
 
     def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
         """All rows in order; see `Table`."""
@@ -157,9 +183,9 @@ class TextTable:
         places = [self.names.index(name) for name in wanted]
         tries = TRIES if self.takes_numbers else 0
         number, pending = 1, ""
-        for _, text, kind, hint in self._after_header():
-            if tries and not pending and not kind:
-                parsed = self._numbers(text, places, width)
+        for _, block in self._after_header():
+            if tries and not pending and not block.kind and block.text:
+                parsed = self._numbers(block.text, places, width)
                 if parsed is not None:
                     tries = TRIES
                     columns: dict[str, Cells] = dict(zip(wanted, parsed, strict=True))
@@ -168,16 +194,13 @@ class TextTable:
                     number += count
                     continue
                 tries -= 1
-            final = self.fraction >= 1.0 and not kind
-            rows, faults, pending, stop = self._rows(pending + text, number, final=final)
+            rows, faults, pending, stop = self._rows(pending + block.text, number, last=block.last)
             yield self._batch(rows, faults, number, wanted, places, width)
             number += len(rows)
             if stop is not None:
                 raise DataError(str(self.path), [stop])
-            if kind:
-                raise broken(self.path, kind, hint, row=number)
-        if pending:
-            raise DataError(str(self.path), [_open_quote(number)])
+            if block.kind:
+                raise broken(self.path, block.kind, block.hint, row=number)
 
     def _numbers(self, text: str, places: Sequence[int], width: int) -> list[NDArray[np.float64]] | None:
         """The wanted columns of a block of plain numbers; None when it holds anything else."""
@@ -203,9 +226,7 @@ class TextTable:
             return None
         return [np.ascontiguousarray(table[:, i]) for i in range(len(places))]
 
-    def _rows(
-        self, text: str, number: int, *, final: bool
-    ) -> tuple[list[list[str]], dict[int, str], str, Fault | None]:
+    def _rows(self, text: str, number: int, *, last: bool) -> tuple[list[list[str]], dict[int, str], str, Fault | None]:
         """Records of a block; kinds of fault by place; the text of a record that goes on in the next block; a fault
         after which nothing can be told apart."""
         lines = list(io.StringIO(text, newline=""))
@@ -226,7 +247,7 @@ class TextTable:
                     kind = f"a cell is longer than {csv.field_size_limit()} characters"
                     return rows, faults, "", Fault("", kind, (here,), 1, "is a quote opened and never closed?")
                 if reader.line_num >= len(lines):
-                    if not final:
+                    if not last:
                         return rows, faults, "".join(lines[start:]), None
                     if self._left_open(lines[start:]):
                         return rows, faults, "", _open_quote(here)
