@@ -19,7 +19,9 @@ from fusionlearn.errors import SettingsError
 from fusionlearn.problem import LABEL, Schema
 
 ENCODERS: Mapping[str, str] = {
+    "backbone": "fusionlearn.encoders.backbone:Backbone",
     "identity": "fusionlearn.encoders.identity:Identity",
+    "onnx": "fusionlearn.encoders.onnx:Onnx",
     "patches": "fusionlearn.encoders.patches:Patches",
     "random_features": "fusionlearn.encoders.random_features:RandomFeatures",
     "table": "fusionlearn.encoders.table:Table",

@@ -1,0 +1,1 @@
+"""Networks trained on public images, as graphs for onnxruntime: weights by their hash, nothing unpickled."""
