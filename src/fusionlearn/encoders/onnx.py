@@ -32,8 +32,8 @@ class Onnx(Encoder):
     name: ClassVar[str] = "onnx"
     SLOW: ClassVar[bool] = True
 
-    weights: str  # SHA-256 of the file
-    width: int  # features it emits for an image
+    weights: str = ""  # SHA-256 of the file; must be given
+    width: int = 1000  # features it emits for an image
     shape: tuple[int, ...] = (32, 32, 3)  # height, width, channels of an image
     side: int = 224  # pixels along the side of what the network sees
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)  # of red, green, blue in 0 to 255; the network sees
@@ -52,6 +52,7 @@ class Onnx(Encoder):
             raise SettingsError("onnx: mean and scale are one number or three, scale above 0.")
 
     def features(self, schema: Schema, before: Features | None) -> Features:
+        files.check_name(self.weights, "onnx")
         image.check(self.name, self.shape, schema, before is None)
         return Features(tuple(f"output[{i}]" for i in range(self.width)), (self.bound,) * self.width)
 

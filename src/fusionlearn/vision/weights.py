@@ -49,10 +49,14 @@ def packaged(package: str, file: str, sha256: str, who: str) -> bytes:
     return _pinned(Path(next(iter(found.submodule_search_locations))) / file, sha256, "reinstall the package")
 
 
-def own(sha256: str, suffix: str, who: str) -> bytes:
-    """Content of the user's file with that hash, whatever its name. Errors: SettingsError, FileError."""
+def check_name(sha256: str, who: str) -> None:
+    """Refuse a name of weights that is no hash. Errors: SettingsError."""
     if len(sha256) != 64 or any(letter not in "0123456789abcdef" for letter in sha256):
         raise SettingsError(f"{who}: weights are named by their SHA-256, 64 hex digits.")
+
+
+def own(sha256: str, suffix: str, who: str) -> bytes:
+    """Content of the user's file with that hash, whatever its name. Errors: FileError when there is none."""
     for path in sorted(folder().glob(f"*{suffix}")):
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() == sha256:
