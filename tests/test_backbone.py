@@ -29,8 +29,8 @@ def pictures(count=6, shape=(32, 32, 3), seed=0):
 
 def encode(made, data):
     schema = schema_of(made.shape)
-    x = Chain((made,)).encode(schema.read(data).data, schema, {})["x"]
     told = made.features(schema, None)
+    x = Chain((made,)).encode(schema.read(data).data, schema, {})["x"]
     assert x.shape == (len(data["image"]), len(told.names)) == (len(data["image"]), len(told.bounds))
     assert (np.abs(x) <= told.bounds).all()
     return x

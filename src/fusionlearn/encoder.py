@@ -23,6 +23,7 @@ ENCODERS: Mapping[str, str] = {
     "identity": "fusionlearn.encoders.identity:Identity",
     "onnx": "fusionlearn.encoders.onnx:Onnx",
     "patches": "fusionlearn.encoders.patches:Patches",
+    "project": "fusionlearn.encoders.project:Project",
     "random_features": "fusionlearn.encoders.random_features:RandomFeatures",
     "table": "fusionlearn.encoders.table:Table",
 }

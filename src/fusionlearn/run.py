@@ -17,7 +17,7 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn import arrays, encoder, method
+from fusionlearn import arrays, encoder, method, sketch
 from fusionlearn.arrays import Arrays, Data, as_numpy
 from fusionlearn.encoder import Chain, Encoder
 from fusionlearn.errors import DataError, Fault, FileError, SettingsError, UpdateError
@@ -26,7 +26,20 @@ from fusionlearn.fixed import one_blas_thread
 from fusionlearn.keys import fingerprint
 from fusionlearn.method import Method
 from fusionlearn.problem import LABEL, ClassLabel, Column, NumberLabel, Schema, Table
-from fusionlearn.types import Member, Mode, Model, Noun, Privacy, Report, Signer, Task, Total, Update
+from fusionlearn.types import (
+    UPDATE_HEADER,
+    Member,
+    Mode,
+    Model,
+    Noun,
+    Privacy,
+    Report,
+    Signer,
+    Task,
+    Total,
+    Update,
+    problem_of,
+)
 
 Answer: TypeAlias = Update | Total
 
@@ -51,14 +64,38 @@ def new_task(
     Errors: SettingsError when the parts do not fit each other.
     """
     parts = [encoder] if isinstance(encoder, Encoder | str) else list(encoder)
+    schema = Schema(dict(columns), label, missing, out_of_range)
+    chosen = _method(method) if isinstance(method, str) else method
+    chain = tuple(_encoder(part) if isinstance(part, str) else part for part in parts)
     return Task(
         name=name,
-        schema=Schema(dict(columns), label, missing, out_of_range),
-        encoder=Chain(tuple(_encoder(part) if isinstance(part, str) else part for part in parts)),
-        method=_method(method) if isinstance(method, str) else method,
+        schema=schema,
+        encoder=Chain(_fitted(chain, schema, chosen, settings)),
+        method=chosen,
         privacy=privacy if isinstance(privacy, Privacy) else Privacy(privacy),
         **settings,
     )
+
+
+def _fitted(
+    chain: tuple[Encoder, ...], schema: Schema, method: Method, settings: Mapping[str, Any]
+) -> tuple[Encoder, ...]:
+    """The chain, its last encoder told how many features `max_bytes` allows where it asks for that with 0."""
+    last: Any = chain[-1] if chain else None
+    if getattr(last, "num_features", 1) != 0 or not settings.get("max_bytes"):
+        return chain
+    ahead = Chain(chain[:-1]).features(schema) if len(chain) > 1 else None
+    one = dataclasses.replace(last, num_features=1)
+    problem = problem_of(schema, one.features(schema, ahead), settings.get("max_records", Task.max_records))
+    prior, room = settings.get("prior", {}), settings["max_bytes"] - UPDATE_HEADER
+    width = sketch.most_features(method, problem, prior, room)
+    if width == 0:
+        least = sketch.declared_bytes(method, problem, prior) + UPDATE_HEADER
+        raise SettingsError(
+            f"max_bytes is {settings['max_bytes']}, but an update of '{method.name}' takes {least} bytes at the least, "
+            f"with one feature: set max_bytes to that or more."
+        )
+    return (*chain[:-1], dataclasses.replace(last, num_features=min(width, len(ahead.names) if ahead else width)))
 
 
 def _encoder(name: str) -> Encoder:

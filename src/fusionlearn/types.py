@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
+from fusionlearn import sketch
 from fusionlearn.arrays import Arrays
 from fusionlearn.encoder import Chain, Features
 from fusionlearn.errors import PrivacyError, SettingsError
@@ -30,6 +31,7 @@ Mode: TypeAlias = Literal["none", "local", "two_servers"]
 SMALL_CELL = 25  # people: a class or category held by fewer is named on the leakage page
 LONGEST_NAME = 200
 HEADER_ROOM = 256 * 1024  # bytes of a file besides its arrays
+UPDATE_HEADER = 16 * 1024  # bytes of an update file besides its arrays, and some to spare
 MOST_RECORDS = 2**40
 MAX_FEATURES = 2**16  # a Gram matrix of as many takes 17 GB
 MAX_ENCODERS = 16
@@ -98,8 +100,16 @@ class Task(Noun):
             raise SettingsError(
                 f"max_bytes is {self.max_bytes}, but an update of '{self.method.name}' with "
                 f"{self.problem.num_features} features takes {declared} bytes, and {LARGEST_UPDATE} are the most: "
-                f"set it in between, or 0 for what the method needs."
+                f"set it in between or to 0, or put the encoder 'project' last: {self._fewer()}."
             )
+
+    def _fewer(self) -> str:
+        """How many features max_bytes allows, as a clause."""
+        width = sketch.most_features(self.method, self.problem, self.prior, self.max_bytes - UPDATE_HEADER)
+        if width:
+            return f"with num_features = 0 it makes the {width} that fit"
+        least = sketch.declared_bytes(self.method, sketch.narrowed(self.problem, 1), self.prior) + UPDATE_HEADER
+        return f"with one feature an update takes {least} bytes, the least there is"
 
     @functools.cached_property
     def features(self) -> Features:
