@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import importlib.util
 import io
 import json
 import os
@@ -210,6 +211,56 @@ def test_npz_parquet_and_csv_give_the_same(tmp_path: Path):
     for path in files:
         assert repr(read(path, schema, site_map, rows=3)) == first, path
         assert site.open_source(path, schema, site_map).ignored == (() if path.suffix == ".csv" else ("name",))
+
+
+def test_a_map_works_on_arrays_too(tmp_path: Path):
+    toml = """
+[file]
+missing = [-9]
+[columns.age]
+from = "geboren"
+age_at = 2020-07-01
+[columns.chol]
+from = "chol_mmol"
+factor = 38.67
+round = 0
+[columns.ward]
+from = "station"
+values = { 1 = "a", 2 = "b" }
+[columns.sick]
+from = "krank"
+values = { ja = 1, nein = 0 }
+"""
+    columns = {
+        "geboren": np.array([b"1950-01-01", b"1960-01-01", b"-9"]),
+        "chol_mmol": np.array([6.03, -9, 5.17], "f4"),
+        "station": np.array([1, -9, 2], "i2"),
+        "krank": np.array([b"ja", b"nein", b"ja"]),
+    }
+    schema = Schema(dict(SCHEMA.columns), SCHEMA.label, missing="center")
+    np.savez(tmp_path / "a.npz", **columns)
+    files = [tmp_path / "a.npz"]
+    if "pyarrow" in sys.modules or importlib.util.find_spec("pyarrow"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        years = pa.array([datetime.datetime(1950, 1, 1, 12), datetime.datetime(1960, 1, 1), None])
+        words = {"geboren": years, "krank": pa.array(["ja", "nein", "ja"]).dictionary_encode()}
+        pq.write_table(pa.table({**columns, **words}), tmp_path / "a.parquet")
+        files.append(tmp_path / "a.parquet")
+    for path in files:
+        found = read(path, schema, mapped(tmp_path, toml))
+        assert repr(found["age"]) == "[70.0, 60.0, nan]" and repr(found["chol"]) == "[233.0, nan, 200.0]", path
+        assert found["ward"] == [0, -1, 1] and found["y"] == [1, 0, 1], path
+
+
+def test_a_vector_stands_in_numbered_columns_of_a_csv(tmp_path: Path):
+    schema = Schema({"ecg": Vector(3, -5, 5)}, NumberLabel("z", 0, 10))
+    path = write(tmp_path / "a.csv", "z,EKG_1,EKG_0,EKG_2\n1,2.5,-1,0\n2,0,0,9\n")
+    site_map = SiteMap(columns={"ecg": ColumnMap("EKG")})
+    assert next(site.open_source(path, schema, site_map).pieces(9))["ecg"].tolist() == [[-1, 2.5, 0], [0, 0, 9]]
+    assert "'ecg': a value is above 5" in refused(path, schema, site_map)
+    assert "'ecg': is not in the data under the name 'ecg_0' and 2 more" in refused(path, schema)
 
 
 def test_parquet_without_pyarrow_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -837,6 +888,13 @@ def test_delimiter_encoding_and_decimal_are_guessed(tmp_path: Path, delimiter: s
 def test_the_line_excel_puts_above_the_header(tmp_path: Path):
     found = drafted(tmp_path, "sep=;\r\nage;chol;ward;sick\r\n50,5;200;a;0\r\n")
     assert found.site_map.file == FileOptions(delimiter=";", decimal=",", skip_lines=1) and found.faults == ()
+
+
+def test_names_of_arrays_are_guessed(tmp_path: Path):
+    names = ("Alter", "cholesterol", "ward", "sick", "other")
+    np.savez(tmp_path / "a.npz", **{name: np.array([55, 0]) for name in names})
+    found = site.draft(tmp_path / "a.npz", SCHEMA, [])
+    assert found.site_map.of("age").source == "Alter" and found.site_map.of("chol").source == "cholesterol"
 
 
 def test_dates_units_and_codes_are_guessed(tmp_path: Path):
