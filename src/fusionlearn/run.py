@@ -247,7 +247,7 @@ def fuse(
     if total is not None:
         task.method.check(total, task.problem, task.prior, "the total of all updates")
     encoded_public = None if public is None else _encode(task, public, "public data", with_label=False)[1]
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(all="ignore"):  # sums that no rows can have may overflow: `_check_fused` tells
         model_arrays, findings = task.method.fuse(
             summaries, task.problem, task.prior, public=encoded_public, rng=rng or np.random.default_rng(0)
         )
@@ -537,7 +537,7 @@ def predict(model: Model, data: Data, *, place: str = "data", first_row: int = 1
 def _answers(model: Model, encoded: Data) -> dict[str, NDArray[Any]]:
     rows = arrays.num_rows(encoded)
     try:
-        with one_blas_thread():
+        with one_blas_thread(), np.errstate(all="ignore"):  # a forged model may overflow: seen below, and told once
             answers = model.method.predict(model.arrays, encoded, model.problem, model.prior)
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise FileError(
