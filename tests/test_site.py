@@ -561,6 +561,30 @@ def test_a_parquet_file_that_is_none(tmp_path: Path):
     assert "is not a whole Parquet file" in refused(write(tmp_path / "a.parquet", b"PAR1" + bytes(100) + b"PAR1"))
 
 
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), kind=st.sampled_from(["a.npz", "b.npz", "a.parquet"]))
+def test_altered_archives_give_sentences(tmp_path: Path, data: st.DataObject, kind: str):
+    """Whatever bytes are changed, taken out or put in: read, or refused, never another exception."""
+    columns = {"age": np.full(40, 50.0), "chol": np.arange(100, 140), "ward": np.array(list("ab") * 20)}
+    columns["sick"] = np.arange(40) % 2
+    if kind == "a.parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.table(columns), tmp_path / kind, row_group_size=15)
+    else:
+        (np.savez if kind == "a.npz" else np.savez_compressed)(tmp_path / kind, **columns)
+    altered = bytearray((tmp_path / kind).read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(altered) - 1))
+        altered[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    path = write(tmp_path / f"x{Path(kind).suffix}", bytes(altered))
+    try:
+        source = site.open_source(path, SCHEMA)
+        faults, _ = site.faults(source, SCHEMA)
+        site.draft(path, SCHEMA, faults)
+    except DataError:
+        pass
+
+
 def test_parquet_types(tmp_path: Path):
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     good = {"age": [50, None], "chol": ["200", "240.5"], "ward": ["a", None], "sick": [True, False]}
