@@ -419,6 +419,8 @@ BAD = {
     "other label": (HEADER + f"50,200,a,{P}\n", r"'sick': a value belongs to none of .* classes in 1 row \(1\)"),
     "empty": ("", "is empty: it has not even a header"),
     "blank": ("\n \n\n", "is empty: it holds blank lines only"),
+    "blank, long": ("\n" * 2**21, "has no header in its first"),
+    "open quote in header": (f'"age,{P}\n50,200\n', "has no header in its first .* quotes do not match"),
     "more cells": (HEADER + f"50,200,a,0\n50,200,a,0,{P}\n", r"has more cells than the header in 1 row \(2\)"),
     "fewer cells": (HEADER + f"50,200,a,0\n50,{P}\n", r"has fewer cells than the header in 1 row \(2\)"),
     "decimal commas": (HEADER + "50,5,200,a,0\n", r"has more cells than the header in 1 row \(1\)"),
