@@ -1,9 +1,17 @@
 """The file format against its specification: vectors, golden files, a reader of its own, and whole or nothing."""
 
+import dataclasses
+import errno
 import hashlib
 import json
+import os
+import re
+import signal
+import stat
 import subprocess
 import sys
+import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +22,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import rounds
+from tests.attacks import hostile
 
-from fusionlearn import errors, file
+from fusionlearn import Task, Update, errors, file
 from fusionlearn.fixed import FixedPoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -174,3 +183,295 @@ def test_the_same_noun_gives_the_same_bytes_in_every_process():
     }
     assert found == {file.to_bytes(noun)}
     assert file.to_bytes(file.from_bytes(file.to_bytes(noun))) == file.to_bytes(noun)
+
+
+def test_long_entries_travel_as_arrays_and_come_back(tmp_path: Path):
+    extras = {"edge": "é" * 8192, "beyond": "é" * 8193, "note": "x"}
+    noun = file.sign(dataclasses.replace(rounds.task(signed=False), extras=extras), rounds.key(0))
+    content = file.to_bytes(noun)
+    back = file.from_bytes(content, Task)
+    assert back.extras == extras and file.digest(back) == file.digest(noun)
+    assert [name for name in safetensors.numpy.load(content) if name.startswith("header.")] == ["header.beyond"]
+    assert file.describe(back)["header"]["beyond"] == "é" * 8193
+    with pytest.raises(errors.FileError, match="'beyond' is longer than the 1048576 bytes allowed"):
+        file.to_bytes(dataclasses.replace(noun, extras={"beyond": "x" * (2**20 + 1)}))
+    assert file.from_bytes(file.to_bytes(rounds.task(extras={"most": "x" * 2**20}))).extras["most"]
+
+
+def test_entries_of_a_later_version_are_kept_signed_and_may_be_critical():
+    extras = {"later": "[1]", "critical": '["name", "later"]'}
+    noun = file.sign(dataclasses.replace(rounds.task(signed=False), extras=extras), rounds.key(0))
+    with pytest.raises(errors.FileError, match="needs a later version of fusionlearn: it relies on 'later'"):
+        file.from_bytes(file.to_bytes(noun))
+    fine = file.sign(dataclasses.replace(noun, extras={**extras, "critical": '["name"]'}), rounds.key(0))
+    back = file.from_bytes(file.to_bytes(fine))
+    assert back.extras == fine.extras and file.digest(back) == file.digest(fine)
+    plain = file.sign(dataclasses.replace(noun, extras={}), rounds.key(0))
+    assert file.digest(plain) != file.digest(fine)
+
+
+@pytest.mark.parametrize("wanted", file.KINDS)
+def test_another_kind_than_needed_is_told(wanted: str):
+    for kind, noun in rounds.round_of("ridge").items():
+        kind = kind.removesuffix("-1").removesuffix("-2").removesuffix("-3")
+        content = file.to_bytes(noun)
+        if kind == wanted:
+            assert isinstance(file.from_bytes(content, file.KINDS[wanted]), file.KINDS[wanted])
+        else:
+            told = f"is an? {kind}, but an? {wanted} is needed"
+            with pytest.raises(errors.FileError, match=told) as caught:
+                file.from_bytes(content, file.KINDS[wanted])
+            assert not re.search(r"\ban (task|total|model|report)|\ba update", str(caught.value))
+
+
+def test_sizes_are_told_rightly():
+    for noun in rounds.round_of("ridge").values():
+        size = len(file.to_bytes(noun))
+        assert size - 1500 < file.num_bytes(noun) <= size
+    update = rounds.round_of("ridge")["update-1"]
+    entries = {"format": "fusionlearn/1", "kind": "update", "task": update.task, "guarantee": '{"mode":"none"}'}
+    entries |= {"signer": update.signer, "signature": update.signature}
+    exact = sum(len(name) + len(text) for name, text in entries.items())
+    assert file.num_bytes(update) == exact + sum(array.nbytes for array in update.arrays.values())
+
+
+def test_describe_shows_what_a_file_holds():
+    update = rounds.round_of("ridge")["update-1"]
+    told = file.describe(update)
+    assert (told["kind"], told["digest"], told["signer"]) == ("update", file.digest(update), update.signer)
+    assert told["header"] == {"format": "fusionlearn/1", "task": update.task, "guarantee": {"mode": "none"}}
+    assert told["arrays"].keys() == update.arrays.keys()
+    gram = update.arrays["gram"]
+    assert told["arrays"]["gram"] == {
+        "dtype": "int64",
+        "shape": list(gram.shape),
+        "bytes": gram.nbytes,
+        "sha256": hashlib.sha256(gram.astype("<i8").tobytes()).hexdigest(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.array([1 + 2j]), "dtype complex128 cannot travel"),
+        (np.array(["a"]), "cannot travel"),
+        (np.array([1.0, np.inf]), "holds NaN or infinity"),
+    ],
+)
+def test_what_could_not_be_read_is_not_written(array: np.ndarray, told: str, tmp_path: Path):
+    update = dataclasses.replace(rounds.round_of("ridge")["update-1"], arrays={"a": array})
+    with pytest.raises(errors.FileError, match=told):
+        file.write(tmp_path / "u", update)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_could_not_be_read_is_not_written():
+    update = dataclasses.replace(rounds.round_of("ridge")["update-1"], arrays={"Gram": np.zeros(1)})
+    with pytest.raises(errors.FileError, match="a name or an entry that is not allowed"):
+        file.to_bytes(update)
+
+
+def test_arrays_of_every_type_and_layout_come_back():
+    made = {name: np.array([[0, 1, 1], [1, 0, 1]], name) for name in file.DTYPES.values()}
+    made |= {
+        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "big": np.arange(4, dtype=">i4"),
+        "scalar": np.array(7),
+    }
+    made |= {"empty": np.zeros((0, 3)), "strided": np.arange(10)[::3]}
+    update = dataclasses.replace(rounds.round_of("ridge")["update-1"], arrays=made, signer="", signature="")
+    back = file.from_bytes(file.to_bytes(update), Update)
+    assert file.digest(back) == file.digest(update)
+    for name, array in made.items():
+        assert np.array_equal(back.arrays[name], array) and back.arrays[name].shape == array.shape
+        assert back.arrays[name].dtype == array.dtype.newbyteorder("=")
+
+
+# --- signatures -----------------------------------------------------------------------------------------------------
+
+
+def test_signing_names_the_signer_and_the_digest_changes_with_it():
+    unsigned = rounds.task(signed=False)
+    one, two = file.sign(unsigned, rounds.key(1)), file.sign(unsigned, rounds.key(2))
+    assert one.signer == rounds.public(1) and len({file.digest(noun) for noun in (unsigned, one, two)}) == 3
+    file.verify(one)
+    assert file.digest(file.sign(two, rounds.key(1))) == file.digest(one)
+    with pytest.raises(errors.SignatureError, match="my task is not signed"):
+        file.verify(unsigned, "my task")
+    forged = dataclasses.replace(two, signer=one.signer)
+    with pytest.raises(errors.SignatureError, match="mine: the signature is wrong"):
+        file.verify(forged, "mine")
+
+
+def test_any_altered_bit_of_a_signed_update_is_seen():
+    """Every bit of the arrays and every bit of the header's text."""
+    noun = rounds.round_of("ridge")["update-2"]
+    content = file.to_bytes(noun)
+    for bit in range(64, 8 * len(content), 7):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        try:
+            back = file.from_bytes(bytes(changed))
+        except errors.FileError:
+            continue
+        pytest.fail(f"bit {bit} of {back.signer[:4]} was altered unseen")
+
+
+def test_a_repacked_file_keeps_digest_and_signature():
+    """Another program may order and space the header otherwise, and pad it."""
+    for noun in rounds.round_of("gaussian").values():
+        entries, bodies = hostile.taken_apart(file.to_bytes(noun))
+        entries |= {"signer": noun.signer, "signature": noun.signature}
+        backwards = hostile.build(dict(reversed(entries.items())), dict(reversed(bodies.items())))
+        assert backwards != file.to_bytes(noun)
+        back = file.from_bytes(backwards)
+        assert file.digest(back) == file.digest(noun) and back.signature == noun.signature
+
+
+# --- whole or not at all --------------------------------------------------------------------------------------------
+
+OLD, NEW = (rounds.task(signed=False, max_records=n) for n in (1000, 2000))
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "chmod", "fdopen"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch, call: str, number: int):
+    path = tmp_path / "task"
+    file.write(path, OLD)
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, broken)
+        with pytest.raises(errors.FileError, match=f"cannot write {re.escape(str(path))}: {os.strerror(number)}"):
+            file.write(path, NEW)
+    assert file.digest(file.read(path)) == file.digest(OLD)
+    assert left(tmp_path) == ["task"]
+    file.write(path, NEW)
+    assert file.digest(file.read(path)) == file.digest(NEW)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, MemoryError, SystemExit])
+def test_an_interrupt_while_writing_leaves_the_old_file(tmp_path: Path, interrupt: type[BaseException]):
+    path = tmp_path / "task"
+    file.write(path, OLD)
+
+    def write_half() -> None:
+        with file.replacing(path) as out:
+            out.write(b"half")
+            raise interrupt
+
+    with pytest.raises(interrupt):
+        write_half()
+    assert file.digest(file.read(path)) == file.digest(OLD) and left(tmp_path) == ["task"]
+
+
+def test_bytes_reach_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The file is synced, then named, then the folder is synced: no power cut leaves a name without its bytes."""
+    done = []
+    real = {"fsync": os.fsync, "replace": os.replace}
+
+    def fsync(handle: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else f"{os.fstat(handle).st_size} bytes"
+        done.append(f"sync {kind}")
+        real["fsync"](handle)
+
+    def replace(source: str, target: Path) -> None:
+        done.append("name")
+        real["replace"](source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    size = file.write(tmp_path / "task", NEW)
+    assert done == [f"sync {size} bytes", "name", "sync folder"]
+
+
+def child(code: str, *arguments: object) -> subprocess.Popen:
+    head = "import os, sys, time; from pathlib import Path; from tests import rounds; from fusionlearn import file\n"
+    head += "OLD, NEW = (rounds.task(signed=False, max_records=n) for n in (1000, 2000)); path = Path(sys.argv[1])\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", head + textwrap.dedent(code), *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("call", ["fsync", "chmod", "replace"])
+def test_a_process_killed_in_the_middle_leaves_the_old_file(tmp_path: Path, call: str):
+    path = tmp_path / "task"
+    file.write(path, OLD)
+    code = f"""
+        def stop(*_): print("there", flush=True); time.sleep(60)
+        os.{call} = stop
+        file.write(path, NEW)
+    """
+    with child(code, path) as process:
+        assert process.stdout.readline() == "there\n"
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert file.digest(file.read(path)) == file.digest(OLD)
+    assert all(name == "task" or name.startswith(".task.") for name in left(tmp_path))
+    file.write(path, NEW)
+    assert file.digest(file.read(path)) == file.digest(NEW)
+
+
+def test_a_process_killed_at_any_moment_leaves_one_of_the_two(tmp_path: Path):
+    path = tmp_path / "task"
+    known = {file.digest(OLD), file.digest(NEW)}
+    code = """
+        print("there", flush=True)
+        while True:
+            file.write(path, OLD); file.write(path, NEW)
+    """
+    for moment in np.random.default_rng(0).uniform(0.001, 0.02, 6):
+        file.write(path, OLD)
+        with child(code, path) as process:
+            process.stdout.readline()
+            time.sleep(moment)
+            process.kill()
+        assert file.digest(file.read(path)) in known
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_changes(tmp_path: Path):
+    """A real limit of the system, on the size of files."""
+    path = tmp_path / "task"
+    file.write(path, OLD)
+    code = """
+        import resource, signal
+        from fusionlearn.errors import FileError
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        try: file.write(path, NEW)
+        except FileError as error: print(error)
+    """
+    with child(code, path) as process:
+        said = process.stdout.read()
+    assert said == f"cannot write {path}: File too large.\n"
+    assert file.digest(file.read(path)) == file.digest(OLD) and left(tmp_path) == ["task"]
+
+
+def test_a_written_file_has_the_usual_rights(tmp_path: Path):
+    file.write(tmp_path / "task", NEW)
+    (tmp_path / "other").write_text("x")
+    assert (tmp_path / "task").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("no/folder", "the folder .* does not exist"),
+        ("", "it is a folder"),
+        ("x" * 300, "File name too long"),
+        ("a\0b", "zero byte"),
+    ],
+)
+def test_where_nothing_can_be_written(tmp_path: Path, name: str, told: str):
+    with pytest.raises(errors.FileError, match=told):
+        file.write(tmp_path / name, NEW)
+    assert not list(tmp_path.iterdir())

@@ -120,7 +120,7 @@ def _little(array: NDArray[Any]) -> NDArray[Any]:
 
 def _dtype_name(array: NDArray[Any]) -> str:
     for short, name in DTYPES.items():
-        if str(array.dtype) == name:
+        if array.dtype.name == name:  # whatever its byte order
             return short
     raise FileError(f"arrays of dtype {array.dtype} cannot travel: use one of {', '.join(DTYPES.values())}.")
 

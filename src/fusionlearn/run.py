@@ -297,9 +297,9 @@ def fuse(
         raise UpdateError(f"there is no update to fuse{left_out}: give at least one.")
     summaries = [total] if total is not None else [summary for _, summary in sorted(held, key=lambda item: item[0])]
     if total is not None:
-        task.method.check(total, task.problem, task.prior, "the total of all updates")
+        _check_sum(task, total)
     encoded_public = None if public is None else _encode(task, public, "public data", with_label=False)[1]
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(all="ignore"):  # sums that no rows can have may overflow: `_check_fused` tells
         model_arrays, findings = task.method.fuse(
             summaries, task.problem, task.prior, public=encoded_public, rng=rng or np.random.default_rng(0)
         )
@@ -538,7 +538,8 @@ def add(task: Task, *answers: Answer, accept_replacements: bool = False, allow_u
         raise UpdateError("the same file is given twice: a member is added once. Give it once.")
     if total is None:
         raise UpdateError("there is no update to add: give at least one.")
-    return _checked_total(task, total, gate.members)
+    _check_sum(task, total)
+    return Total(digest(task), total, tuple(sorted(gate.members)))
 
 
 def subtract(task: Task, total: Total, *answers: Answer) -> Total:
@@ -557,12 +558,19 @@ def subtract(task: Task, total: Total, *answers: Answer) -> Total:
         rest = arrays.subtract(rest, answer.arrays)
     if not members:
         raise UpdateError("nothing would be left of the total: a total has at least one member.")
-    return _checked_total(task, rest, members)
+    task.method.check(rest, task.problem, task.prior, "what is left of the total")
+    return Total(digest(task), rest, tuple(sorted(members)))
 
 
-def _checked_total(task: Task, total: Arrays, members: set[Member]) -> Total:
-    task.method.check(total, task.problem, task.prior, "the total")
-    return Total(digest(task), total, tuple(sorted(members)))
+def _check_sum(task: Task, total: Arrays) -> None:
+    """Each part of the sum passed alone, so a sum that does not fit is one of too many records."""
+    try:
+        task.method.check(total, task.problem, task.prior, "the total of all updates")
+    except UpdateError as error:
+        raise UpdateError(
+            f"the updates fit the task each, but not together: they hold more than the {task.max_records} records "
+            f"it allows. Make a task with a larger max_records, or leave some out."
+        ) from error
 
 
 # --- anyone ---------------------------------------------------------------------------------------------------------
@@ -594,7 +602,7 @@ def predict(model: Model, data: Data, *, place: str = "data", first_row: int = 1
 def _answers(model: Model, encoded: Data) -> dict[str, NDArray[Any]]:
     rows = arrays.num_rows(encoded)
     try:
-        with one_blas_thread():
+        with one_blas_thread(), np.errstate(all="ignore"):  # a forged model may overflow: seen below, and told once
             answers = model.method.predict(model.arrays, encoded, model.problem, model.prior)
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise FileError(

@@ -183,7 +183,8 @@ class _Numbers:
             assert isinstance(cells, np.ndarray)
             if cells.dtype.kind == "M":
                 return np.zeros(len(cells)), [Flaw(DATES, DATES_HINT, np.ones(len(cells), bool))]
-            values = cells.astype(np.float64)
+            with np.errstate(over="ignore"):  # infinity is a fault of its own
+                values = cells.astype(np.float64)
             if self.how.values:
                 values = self._mapped(values)
         else:
@@ -254,13 +255,14 @@ def scaled(values: NDArray[np.float64], how: ColumnMap) -> NDArray[np.float64]:
     Rounded to d decimals a value is a whole number divided by 10^d, both exact, so it is the very double that the
     decimal number is read as: a conversion there and back gives the same bits as the original.
     """
-    if how.factor != 1:
-        values = values * how.factor
-    if how.offset != 0:
-        values = values + how.offset
-    if how.round is not None:
-        ten = 10.0 ** abs(how.round)
-        values = np.rint(values * ten) / ten if how.round > 0 else np.rint(values / ten) * ten
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity is a fault of its own
+        if how.factor != 1:
+            values = values * how.factor
+        if how.offset != 0:
+            values = values + how.offset
+        if how.round is not None:
+            ten = 10.0 ** abs(how.round)
+            values = np.rint(values * ten) / ten if how.round > 0 else np.rint(values / ten) * ten
     return values
 
 

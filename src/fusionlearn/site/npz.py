@@ -28,16 +28,8 @@ WIDEST_ROW = 2**20  # bytes of one row of one column: 65,536 float64 numbers tak
 LARGEST_TURNED = 2**28  # bytes of an array in Fortran order, which cannot be read by rows
 MOST_MEMBERS = 2**16
 KINDS = "fiubUSM"
-BROKEN = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    OSError,
-    struct.error,
-)
+LAST_CHARACTER = 0x10FFFF  # of Unicode
+BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -132,7 +124,7 @@ class _Rows:
         self.whole: NDArray[Any] | None = None
         if header.turned:
             data = _exactly(stream, header.row_bytes * header.shape[0])
-            self.whole = np.frombuffer(data, header.dtype).reshape(header.shape[::-1]).T
+            self.whole = _safe(np.frombuffer(data, header.dtype)).reshape(header.shape[::-1]).T
 
     def take(self, count: int) -> NDArray[Any]:
         """The next `count` rows."""
@@ -140,7 +132,16 @@ class _Rows:
         if self.whole is not None:
             return self.whole[self.done - count : self.done]
         data = _exactly(self.stream, count * self.header.row_bytes)
-        return np.frombuffer(data, self.header.dtype).reshape(count, *self.header.shape[1:])
+        return _safe(np.frombuffer(data, self.header.dtype)).reshape(count, *self.header.shape[1:])
+
+
+def _safe(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, dates as days. Errors: ValueError, OverflowError for texts and dates there are not."""
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        points = array.view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+        if points.max() > LAST_CHARACTER:
+            raise ValueError
+    return array.astype("datetime64[D]") if array.dtype.kind == "M" else array
 
 
 def _exactly(stream: IO[bytes], size: int) -> bytes:

@@ -51,7 +51,7 @@ class ParquetTable:
                     yield Batch(columns, np.arange(done + 1, done + count + 1))
                     done += count
                     self.fraction = done / max(1, self.rows)
-        except (self.arrow.ArrowException, OSError):
+        except (self.arrow.ArrowException, OSError, OverflowError, ValueError):
             raise broken(self.path, "cannot be read to its end: it is cut or altered", HINT) from None
 
     def _cells(self, name: str, column: Any) -> Cells:

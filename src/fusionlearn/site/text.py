@@ -171,11 +171,10 @@ class TextTable:
         """Refuse a file once it is clear that no header will come."""
         if block.kind:
             raise broken(self.path, block.kind, block.hint)
-        if text.strip() and (block.last or len(text) > HEADER_ROOM):
+        if len(text) > HEADER_ROOM or (block.last and text.strip()):
             kind = f"has no header in its first {len(text)} characters, or one whose quotes do not match"
-            raise broken(
-                self.path, kind, "the first line must be the names of the columns; see skip_lines in site.toml"
-            )
+            hint = "the first line must be the names of the columns; see skip_lines in site.toml"
+            raise broken(self.path, kind, hint)
 
     def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
         """All rows in order; see `Table`."""
