@@ -821,3 +821,41 @@ def test_an_npz_never_runs_code(cache: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv(fetch.VARIABLE, str(tmp_path / "data"))
     with pytest.raises(DatasetError, match=r"pneumoniamnist\.npz cannot be read \(ValueError\)"):
         datasets.pneumoniamnist()
+
+
+@pytest.mark.parametrize(
+    ("loader", "files", "side"),
+    [
+        (datasets.cifar10, {part: f"cifar10_{part}_jpeg.npz" for part in ("train", "test")}, 32),
+        (
+            datasets.office_caltech10,
+            {part: f"office10_{part}_jpeg160.npz" for part in ("amazon", "caltech10", "dslr", "webcam")},
+            160,
+        ),
+    ],
+)
+def test_jpeg_sets(loader, files, side, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    folder = tmp_path / loader.__name__
+    folder.mkdir()
+    monkeypatch.setenv("FUSIONLEARN_DATA", str(tmp_path))
+    shades = (10, 200)
+    for name in files.values():
+        contents = []
+        for shade in shades:
+            file = io.BytesIO()
+            pillow.new("RGB", (side, side), (shade, 50, 90)).save(file, "JPEG", quality=95)
+            contents.append(file.getvalue())
+        offsets = np.cumsum([0, *map(len, contents)])
+        jpeg = np.frombuffer(b"".join(contents), np.uint8)
+        np.savez(folder / name, jpeg=jpeg, offsets=offsets, labels=np.array([3, 7], np.uint8), classes=["a"])
+    parts = loader()
+    assert list(parts) == list(files)
+    for part in parts.values():
+        assert part["image"].shape == (2, side, side, 3)
+        assert part["image"].dtype == np.uint8
+        np.testing.assert_allclose(part["image"][:, 0, 0, 0], shades, atol=3)
+        assert part["label"].tolist() == [3, 7]
+    np.savez(folder / next(iter(files.values())), jpeg=jpeg[:50], offsets=offsets, labels=np.zeros(2, np.uint8))
+    with pytest.raises(DatasetError, match=r"_jpeg\d*\.npz cannot be read \(\w+Error\)"):
+        loader()

@@ -10,7 +10,7 @@ place whose hash is compared before anything reads it. The loaders give NumPy co
 """
 
 from fusionlearn.datasets.fetch import cache_folder, find
-from fusionlearn.datasets.images import mnist, pneumoniamnist, usps
+from fusionlearn.datasets.images import cifar10, mnist, office_caltech10, pneumoniamnist, usps
 from fusionlearn.datasets.registry import Dataset, File, Source, names, record
 from fusionlearn.datasets.tables import (
     HEART_COLUMNS,
@@ -33,6 +33,7 @@ __all__ = [
     "File",
     "Source",
     "cache_folder",
+    "cifar10",
     "credit_default_taiwan",
     "export",
     "fed_heart_disease",
@@ -41,6 +42,7 @@ __all__ = [
     "mnist",
     "names",
     "occupancy",
+    "office_caltech10",
     "pneumoniamnist",
     "record",
     "room_occupancy",
