@@ -8,7 +8,8 @@ from fusionlearn import encoder, errors, file
 from fusionlearn.encoders.patches import BOUND, FILTERS, OFFSET, Patches
 
 SHAPE = (12, 12, 1)
-SMALL = {"shape": SHAPE, "filters": 6, "size": 4}
+SMALL = {"shape": SHAPE, "filters": 6, "sizes": (4,)}
+FOUR, SHIFT = FILTERS.format(4), OFFSET.format(4)
 CLASSES = fl.ClassLabel("kind", {"across": ["0"], "down": ["1"]})
 
 
@@ -59,7 +60,7 @@ def test_an_image_has_the_same_features_in_any_company():
     alone = np.concatenate([encode(task, part(data, slice(i, i + 1))) for i in range(40)])
     assert together.dtype == np.float32
     assert np.array_equal(together, alone)
-    assert np.abs(together).max() <= BOUND
+    assert np.abs(together).max() <= np.sqrt(BOUND)
     assert together.std(axis=0).min() > 0
 
 
@@ -67,7 +68,7 @@ def test_features_follow_their_definition():
     data = stripes(3)
     patches = Patches(**SMALL, mirror=False, threshold=0.25)
     task = fl.new_task("one", {"image": fl.Vector(144, 0, 255)}, CLASSES, privacy="none", encoder=patches)
-    filters, offset = patches._learned({})
+    filters, offset = patches._learned({}, 4, 6)
     expected = []
     for picture in data["image"][..., 0] / 255.0:
         responses = np.zeros((9, 9, 6))
@@ -76,8 +77,8 @@ def test_features_follow_their_definition():
             responses[i, j] = (seen - seen.mean()) / (seen.std() + 0.01) @ filters - offset
         cells = [responses[a, b] for a in (slice(0, 5), slice(5, 9)) for b in (slice(0, 5), slice(5, 9))]
         features = [np.maximum(sign * cell - 0.25, 0).mean(axis=(0, 1)) for sign in (1, -1) for cell in cells]
-        expected.append(np.concatenate(features))
-    np.testing.assert_allclose(encode(task, data), expected, atol=2e-5)
+        expected.append(np.sqrt(np.concatenate(features)))
+    np.testing.assert_allclose(encode(task, data), expected, atol=1e-3)
 
 
 def test_an_image_and_its_mirror_image_are_one():
@@ -90,7 +91,7 @@ def test_filters_may_be_learned_from_public_images_and_travel_in_the_prior():
     task, public = task_of(), stripes(50, seed=2)
     table = task.schema.read({"image": public["image"]}, with_label=False)
     prior = task.encoder.encoders[0].pretrain(table.data, task.schema, rng=np.random.default_rng(0))
-    assert {name: array.shape for name, array in prior.items()} == {FILTERS: (16, 6), OFFSET: (6,)}
+    assert {name: array.shape for name, array in prior.items()} == {FOUR: (16, 6), SHIFT: (6,)}
     told = task_of(prior=prior)
     received = file.from_bytes(file.to_bytes(told))
     assert np.array_equal(encode(received, public, received.prior), encode(told, public, prior))
@@ -98,11 +99,10 @@ def test_filters_may_be_learned_from_public_images_and_travel_in_the_prior():
 
 
 def test_synthetic_filters_depend_on_the_seed_alone():
-    first, again, other = (Patches(**SMALL, seed=seed)._learned({})[0] for seed in (0, 0, 1))
+    first, again, other = (Patches(**SMALL, seed=seed)._learned({}, 4, 6)[0] for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.allclose(first, other)
-    responses_are_unit = Patches(**SMALL)._learned({})[0]
-    assert np.isfinite(responses_are_unit).all()
+    assert np.isfinite(first).all()
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,9 @@ def test_synthetic_filters_depend_on_the_seed_alone():
         ({"shape": (12, 12, 3)}, {"image": fl.Vector(144, 0, 255)}, "12x12x3 hold 432 numbers, column .image. holds"),
         ({"shape": (12, 12)}, {"image": fl.Vector(144, 0, 255)}, "shape is 12x12; it is height x width x channels"),
         ({}, {"image": fl.Vector(144, 0, 255), "age": fl.Number(0, 9)}, "needs a table of one vector column"),
-        ({"size": 13}, {"image": fl.Vector(144, 0, 255)}, "no more than an image's side"),
+        ({"sizes": (13,)}, {"image": fl.Vector(144, 0, 255)}, "no more than an image's side"),
         ({"grid": 10}, {"image": fl.Vector(144, 0, 255)}, "there are not so many places"),
+        ({"sizes": (4, 4)}, {"image": fl.Vector(144, 0, 255)}, "each once, at least one"),
         ({"filters": 0}, {"image": fl.Vector(144, 0, 255)}, "filters is 0"),
         ({"threshold": 10.0}, {"image": fl.Vector(144, 0, 255)}, "threshold is 10"),
     ],
@@ -154,19 +155,31 @@ def test_one_image_and_one_class_are_accepted():
 
 @pytest.mark.parametrize("fault", ["missing", "shape", "dtype"])
 def test_a_prior_that_does_not_fit(fault):
-    prior = {FILTERS: np.zeros((16, 6), np.float32), OFFSET: np.zeros(6, np.float32)}
+    prior = {FOUR: np.zeros((16, 6), np.float32), SHIFT: np.zeros(6, np.float32)}
     if fault == "missing":
-        del prior[OFFSET]
+        del prior[SHIFT]
     elif fault == "shape":
-        prior[OFFSET] = np.zeros(7, np.float32)
+        prior[SHIFT] = np.zeros(7, np.float32)
     else:
-        prior[OFFSET] = np.zeros(6)
-    with pytest.raises(errors.SettingsError, match=r"prior array 'patches\.offset'"):
+        prior[SHIFT] = np.zeros(6)
+    with pytest.raises(errors.SettingsError, match=r"prior array 'patches\.offset\.4'"):
         encode(task_of(), stripes(2), prior)
 
 
-def test_too_few_public_images():
-    patches = Patches(shape=(4, 4, 1), filters=6, size=4, grid=1)
-    schema = fl.Schema({"image": fl.Vector(16, 0, 255)}, CLASSES)
-    with pytest.raises(errors.SettingsError, match="2 public images are too few for 6 filters"):
-        patches.pretrain({"image": np.arange(32.0).reshape(2, 16)}, schema, rng=np.random.default_rng(0))
+def test_public_images_that_are_blank():
+    patches = Patches(shape=(8, 8, 1), filters=6, sizes=(4,), grid=1)
+    schema = fl.Schema({"image": fl.Vector(64, 0, 255)}, CLASSES)
+    with pytest.raises(errors.SettingsError, match="no filters can be learned"):
+        patches.pretrain({"image": np.full((5, 64), 7.0)}, schema, rng=np.random.default_rng(0))
+
+
+def test_several_sizes_share_the_filters_and_stand_side_by_side():
+    data = stripes(5)
+    both = Patches(shape=SHAPE, filters=7, sizes=(3, 5))
+    task = fl.new_task("t", {"image": fl.Vector(144, 0, 255)}, CLASSES, privacy="none", encoder=both)
+    x = encode(task, data)
+    assert both._counts() == [(3, 4), (5, 3)]
+    assert x.shape == (5, 56)
+    alone = {"shape": SHAPE, "filters": 4, "sizes": (3,)}
+    task = fl.new_task("t", {"image": fl.Vector(144, 0, 255)}, CLASSES, privacy="none", encoder=Patches(**alone))
+    assert np.array_equal(x[:, :32], encode(task, data))

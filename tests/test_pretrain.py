@@ -79,7 +79,7 @@ def test_encoders_learn_before_the_method() -> None:
     data = {"pixels": np.random.default_rng(0).random((40, 64)), "kind": np.arange(40) % 3}
     from fusionlearn import encoder
 
-    patches = encoder.make("patches", {"shape": [8, 8, 1], "filters": 6, "size": 3})
+    patches = encoder.make("patches", {"shape": [8, 8, 1], "filters": 6, "sizes": [3]})
     made = pretrain(
         fl.new_task("t", images, LABEL, encoder=[patches], method=Average(network="linear", epochs=1), privacy="none"),
         data,
