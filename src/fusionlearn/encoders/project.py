@@ -12,7 +12,7 @@ client, so sums stay additive and exact; what they leave out no client can add.
     project.mixture  (d, k) float32  directions, scaled so that each mixture has variance 1 on the public data
 
 Needs    features ahead of it
-Emits    x (n, num_features) float64
+Emits    x (n, num_features), float32 where the features ahead are, else float64
 Bounds   "random": what the bounds ahead allow; "learned": 10, values beyond are cut
 Source   Achlioptas, Database-Friendly Random Projections, 2003; Pearson, On Lines and Planes of Closest Fit, 1901
 """
@@ -101,7 +101,7 @@ class Project(Encoder):
         mixture = vectors / scale[:, None] / np.sqrt(values / len(x))
         return {MEAN: mean.astype(np.float32), MIXTURE: mixture.astype(np.float32)}
 
-    def _learned(self, prior: Arrays, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _learned(self, prior: Arrays, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         shapes = {MEAN: (width,), MIXTURE: (width, self.num_features)}
         for name, shape in shapes.items():
             have = prior.get(name)
@@ -109,13 +109,14 @@ class Project(Encoder):
                 raise SettingsError(f"project: the task has no '{name}': run `fusionlearn pretrain` on public data.")
             if have.shape != shape or have.dtype != np.float32:
                 raise SettingsError(f"project: prior array '{name}' is {have.shape} {have.dtype}, {shape} is expected.")
-        return prior[MEAN].astype(np.float64), prior[MIXTURE].astype(np.float64)
+        return prior[MEAN], prior[MIXTURE]
 
 
-def _product(x: NDArray[Any], mean: Any, mixture: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(x - mean) @ mixture, by products of one size: no row's result depends on which rows it came with."""
-    mixed = np.empty((len(x), mixture.shape[1]))
-    block = np.zeros((ROWS, x.shape[1]))
+def _product(x: NDArray[Any], mean: Any, mixture: NDArray[Any]) -> NDArray[Any]:
+    """(x - mean) @ mixture in x's precision, by products of one size: no row's result depends on its company."""
+    dtype = np.float32 if x.dtype == np.float32 else np.float64
+    mixed = np.empty((len(x), mixture.shape[1]), dtype)
+    block, mixture = np.zeros((ROWS, x.shape[1]), dtype), mixture.astype(dtype, copy=False)
     with one_blas_thread():
         for start in range(0, len(x), ROWS):
             rows = x[start : start + ROWS]
