@@ -173,3 +173,16 @@ def test_without_torch_the_message_is_the_command(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtra, match=r'PyTorch: pip install "fusionlearn\[torch\]"'):
         METHOD.declare(CLASSES, {})
+
+
+def test_a_client_says_nothing_of_classes_it_has_never_seen() -> None:
+    start = network.initial(METHOD.network, CLASSES)
+    one = {"x": rows(0)["x"], "y": np.zeros(60, np.int64)}
+    method = Average(network=METHOD.network, epochs=3, decay=0.0)
+    alone = method.summarize(one, CLASSES, {}, rng=np.random.default_rng(0))
+    weights = WeightSums(method.network, CLASSES).grid.decode(alone["network.body.0.weight"]) / len(one["y"])
+    np.testing.assert_allclose(weights, start["body.0.weight"], atol=1e-6)  # with one class there is nothing to learn
+    loud = Average(network=METHOD.network, epochs=3, decay=0.0, classes="all")
+    moved = loud.summarize(one, CLASSES, {}, rng=np.random.default_rng(0))
+    other = WeightSums(method.network, CLASSES).grid.decode(moved["network.body.0.weight"]) / len(one["y"])
+    assert np.abs(other - start["body.0.weight"]).max() > 1e-3

@@ -148,7 +148,8 @@ def test_public_rows_let_the_average_learn_from_the_students_together() -> None:
     )
     agreed = training.answers(method.student, CLASSES, model, public["x"])["probability"].argmax(axis=1)
     assert findings["public_rows"] == 500
-    assert (agreed == together.argmax(axis=1)).mean() > 0.95
+    plain = training.answers(method.student, CLASSES, fuse(parts, method), public["x"])["probability"].argmax(axis=1)
+    assert (agreed == together.argmax(axis=1)).mean() > max(0.9, (plain == together.argmax(axis=1)).mean())
     np.testing.assert_allclose(together.sum(axis=1), 1.0)
 
 

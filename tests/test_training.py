@@ -160,3 +160,16 @@ def test_the_rate_falls_along_half_a_cosine() -> None:
     settings = Training(rate=0.2)
     rates = [training.rate_at(settings, step, 10) for step in range(10)]
     assert rates[0] == 0.2 and rates[5] == pytest.approx(0.1) and rates == sorted(rates, reverse=True) and rates[-1] > 0
+
+
+def test_the_loss_compares_the_classes_that_were_seen() -> None:
+    seen = np.array([True, False, True])
+    scores = torch.tensor([[1.0, 9.0, 2.0], [0.5, -9.0, 0.0]], requires_grad=True)
+    loss = training.loss_of(CLASSES, seen)
+    only = training.loss_of(Problem("binary", ("a", "c"), ("u",), (1.0,), 10))(scores[:, [0, 2]], torch.tensor([1, 0]))
+    found = loss(scores, torch.tensor([2, 0]))
+    assert torch.equal(found, only)
+    found.sum().backward()
+    assert (scores.grad[:, 1] == 0).all()
+    soft = loss(scores, torch.tensor([[0.0, 0.5, 0.5], [0.6, 0.4, 0.0]]))  # what a teacher gives to others is left out
+    assert torch.allclose(soft, only)

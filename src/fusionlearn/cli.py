@@ -917,11 +917,15 @@ def _table(as_json: bool, what: str, available: dict[str, str]) -> None:
 
 @main.command()
 @click.option("--seed", default=0, show_default=True, help="Of the split into clients.")
+@click.option("--networks", "with_networks", is_flag=True, help="Pre-train, train, distil, average, broadcast.")
 @_json_option
-def demo(seed: int, as_json: bool) -> None:
+def demo(seed: int, with_networks: bool, as_json: bool) -> None:
     """Twenty very uneven clients on scikit-learn's digits: methods against local and pooled models."""
-    from fusionlearn import demo as module
-
+    module: Any
+    if with_networks:
+        from fusionlearn import demo_networks as module
+    else:
+        from fusionlearn import demo as module
     with _bar("training", None) as bar:
         result = module.rows(seed=seed, progress=bar.say)
     if as_json:

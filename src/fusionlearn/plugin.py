@@ -111,7 +111,7 @@ def split(text: str) -> tuple[str, dict[str, str]]:
 
 def read(found: type[Plugin], settings: Mapping[str, str]) -> dict[str, Any]:
     """Written values as their fields' types say: true, 3, 0.1, a word; tuples as in 28x28x1 or one+two."""
-    hints = _hints(found)
+    hints = _hints(typing.cast(Any, found))
     return {key: _read(value, hints.get(key, str)) for key, value in settings.items()}
 
 

@@ -84,12 +84,29 @@ def watching(watcher: Callable[[Epoch], None]) -> Iterator[None]:
 # --- losses ---------------------------------------------------------------------------------------------------------
 
 
-def loss_of(problem: Problem) -> Loss:
-    """Cross-entropy against class codes (b,) or probabilities (b, c); half the squared error against values (b,)."""
+def loss_of(problem: Problem, seen: NDArray[np.bool_] | None = None) -> Loss:
+    """Cross-entropy against class codes (b,) or probabilities (b, c); half the squared error against values (b,).
+
+    seen  (c,) the classes that are compared at all: a client that holds no row of a class has nothing to say of it,
+          and would only say no. None: all
+    """
     torch = torch_for("training")
-    if problem.labels:
+    if not problem.labels:
+        return lambda scores, targets: (scores[:, 0] - targets) ** 2 / 2
+    if seen is None or seen.all():
         return lambda scores, targets: torch.nn.functional.cross_entropy(scores, targets, reduction="none")
-    return lambda scores, targets: (scores[:, 0] - targets) ** 2 / 2
+    held = np.flatnonzero(seen)
+
+    def loss(scores: Tensor, targets: Tensor) -> Tensor:
+        columns = torch.from_numpy(held).to(scores.device)
+        if targets.ndim == 1:
+            targets = torch.searchsorted(columns, targets)
+        else:
+            targets = targets[:, columns]
+            targets = targets / targets.sum(dim=1, keepdim=True).clamp_min(1e-12)
+        return torch.nn.functional.cross_entropy(scores[:, columns], targets, reduction="none")
+
+    return loss
 
 
 # --- training -------------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ class Average(Method):
     rate: float = 0.05  # learning rate of the first step; it falls along half a cosine
     momentum: float = 0.9  # share of the last step kept in the next
     decay: float = 1e-4  # share of each weight added to its gradient
+    classes: Literal["seen", "all"] = "seen"  # that a client's loss compares: those it holds, or all
     precision: Literal["float32", "bfloat16"] = "float32"  # of products while training
     seed: int = 0  # public; of the weights to start from where the task's prior holds none
 
@@ -78,8 +79,12 @@ class Average(Method):
         module = network.module_with(self.network, problem, network.start(self.network, problem, prior, self.seed))
         settings = self._training(int(rng.integers(2**31)))
         kept = training.checkpoint_of(local, "average")
-        training.fit(module, x, y, training.loss_of(problem), settings, checkpoint=kept)
-        return WeightSums(self.network, problem).encode(network.state(module), averaging.counts_of(y, problem))
+        counts = averaging.counts_of(y, problem)
+        loss = training.loss_of(
+            problem, counts["class_count"] > 0 if problem.labels and self.classes == "seen" else None
+        )
+        training.fit(module, x, y, loss, settings, checkpoint=kept)
+        return WeightSums(self.network, problem).encode(network.state(module), counts)
 
     def fuse(
         self,

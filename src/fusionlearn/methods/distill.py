@@ -65,6 +65,7 @@ class Distill(Method):
     rate: float = 0.05  # learning rate of the first step; it falls along half a cosine
     momentum: float = 0.9  # share of the last step kept in the next
     decay: float = 1e-4  # share of each weight added to its gradient
+    classes: Literal["seen", "all"] = "seen"  # that a client's loss compares: those it holds, or all
     precision: Literal["float32", "bfloat16"] = "float32"  # of products while training
     seed: int = 0  # public; of the weights to start from where the task's prior holds none
 
@@ -112,7 +113,7 @@ class Distill(Method):
             module,
             np.concatenate([x, _public(prior, problem)]).astype(np.float32),
             targets,
-            self._loss(problem),
+            self._loss(problem, counts["class_count"] > 0 if problem.labels and self.classes == "seen" else None),
             self._training(int(rng.integers(2**31))),
             checkpoint=training.checkpoint_of(local, "student"),
         )
@@ -220,10 +221,10 @@ class Distill(Method):
         powers = np.clip(probability, 1e-12, None) ** (1.0 / self.temperature)
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
-    def _loss(self, problem: Problem) -> training.Loss:
+    def _loss(self, problem: Problem, seen: NDArray[np.bool_] | None = None) -> training.Loss:
         if not problem.labels:
             return training.loss_of(problem)
-        entropy, c = training.loss_of(problem), problem.num_classes
+        entropy, c = training.loss_of(problem, seen), problem.num_classes
 
         def loss(scores: Any, targets: Any) -> Any:
             # T² keeps the teacher's gradients as large as the labels', whatever the temperature.
