@@ -21,7 +21,8 @@ Arrays: TypeAlias = Mapping[str, Array]
 Data: TypeAlias = Mapping[str, Array]  # columns sharing one leading axis: one row a record
 
 NAME = re.compile(r"[a-z][a-z0-9_.]{0,63}")  # names of arrays, in files too
-INTEGER_LIMIT = 2**62  # no entry of a fixed-point sum passes this, so adding two never overflows int64
+# No entry of a fixed-point sum passes these, so adding two never overflows.
+INTEGER_LIMITS = {np.dtype(np.int64): 2**62, np.dtype(np.int32): 2**30}
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def check(arrays: Arrays, specs: Mapping[str, ArraySpec], place: str) -> None:
             raise UpdateError(f"{place}: array '{name}' {fault}. Was it made with an older task file?")
 
 
-def add(left: Arrays, right: Arrays) -> dict[str, NDArray[np.int64]]:
+def add(left: Arrays, right: Arrays) -> dict[str, NDArray[Any]]:
     """The sum, name by name, of integer arrays; refused where it could overflow.
 
     Errors: UpdateError when the names, shapes or dtypes differ, or an entry passes 2^62.
@@ -94,21 +95,22 @@ def add(left: Arrays, right: Arrays) -> dict[str, NDArray[np.int64]]:
     return _combine(left, right, np.add)
 
 
-def subtract(left: Arrays, right: Arrays) -> dict[str, NDArray[np.int64]]:
+def subtract(left: Arrays, right: Arrays) -> dict[str, NDArray[Any]]:
     """The difference, name by name: the exact inverse of `add`."""
     return _combine(left, right, np.subtract)
 
 
-def _combine(left: Arrays, right: Arrays, operation: np.ufunc) -> dict[str, NDArray[np.int64]]:
+def _combine(left: Arrays, right: Arrays, operation: np.ufunc) -> dict[str, NDArray[Any]]:
     if set(left) != set(right):
         raise UpdateError(f"cannot add {sorted(left)} and {sorted(right)}: the arrays have different names.")
     result = {}
     for name in left:
         a, b = left[name], right[name]
-        if a.dtype != np.int64 or b.dtype != np.int64 or a.shape != b.shape:
-            raise UpdateError(f"array '{name}': only int64 arrays of one shape can be added.")
+        limit = INTEGER_LIMITS.get(a.dtype)
+        if limit is None or a.dtype != b.dtype or a.shape != b.shape:
+            raise UpdateError(f"array '{name}': only arrays of one kind of integers and one shape can be added.")
         for side in (a, b):
-            if side.size and max(int(side.max()), -int(side.min())) > INTEGER_LIMIT:
+            if side.size and max(int(side.max()), -int(side.min())) > limit:
                 raise UpdateError(f"array '{name}': the sum would overflow; are there more records than max_records?")
         result[name] = np.asarray(operation(a, b))
     return result

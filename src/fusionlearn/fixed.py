@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import array_api_compat
 import numpy as np
@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 from fusionlearn.arrays import Array
 from fusionlearn.errors import SettingsError
 
+Word: TypeAlias = Literal[64, 32]
+
+FEWEST_BITS = {64: 8, 32: 0}  # fraction bits; a word of 32 is chosen to save bytes, and rounds to ones if it must
 MOST_BITS = 50  # beyond float64's own precision there is nothing left to keep
 TILE = 64  # rows and columns of a matrix mirrored at a time: 32 KiB of float64
 
@@ -34,27 +37,34 @@ class FixedPoint:
     """Integers that stand for multiples of 2^-bits."""
 
     bits: int  # fraction bits
+    word: Word = 64  # bits of an integer
 
     @classmethod
-    def for_sums(cls, max_records: int, max_entry: float) -> FixedPoint:
-        """The finest grid on which a sum of `max_records` entries of size ≤ `max_entry` stays below 2^62."""
-        bits = 62 - math.ceil(math.log2(max_records * max(max_entry, 2.0**-20)))
-        if bits < 8:
+    def for_sums(cls, max_records: int, max_entry: float, word: Word = 64) -> FixedPoint:
+        """The finest grid on which a sum of `max_records` entries of size ≤ `max_entry` stays below 2^(word - 2)."""
+        bits = word - 2 - math.ceil(math.log2(max_records * max(max_entry, 2.0**-20)))
+        if bits < FEWEST_BITS[word]:
             raise SettingsError(
-                f"sums over {max_records} records with entries up to {max_entry:g} leave {bits} fraction bits, "
-                f"8 are needed: declare narrower ranges, a larger scale, or a smaller max_records."
+                f"sums over {max_records} records with entries up to {max_entry:g} leave {bits} fraction bits of "
+                f"{word}, {FEWEST_BITS[word]} are needed: declare narrower ranges, a larger scale, or a smaller "
+                f"max_records."
             )
-        return cls(min(bits, MOST_BITS))
+        return cls(min(bits, MOST_BITS), word)
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of the integers."""
+        return f"int{self.word}"
 
     def encode(self, values: Array) -> Array:
-        """Round to the grid: float array → int64 array of the same shape and library."""
+        """Round to the grid: float array → array of integers of the same shape and library."""
         scaled = values * 2.0**self.bits
         if isinstance(scaled, np.ndarray):
-            return np.rint(scaled, out=scaled).astype(np.int64)  # one temporary less than below: these are large
+            return np.rint(scaled, out=scaled).astype(self.dtype)  # one temporary less than below: these are large
         xp = array_api_compat.array_namespace(values)
-        return xp.astype(xp.round(scaled), xp.int64)
+        return xp.astype(xp.round(scaled), getattr(xp, self.dtype))
 
-    def decode(self, integers: NDArray[np.int64]) -> NDArray[np.float64]:
+    def decode(self, integers: NDArray[Any]) -> NDArray[np.float64]:
         """The real numbers the integers stand for."""
         return np.asarray(np.ldexp(integers.astype(np.float64), -self.bits))
 
@@ -66,7 +76,7 @@ class FixedPoint:
 def sum_blocks(num_rows: int, width: int, block: Callable[[slice], dict[str, Array]]) -> dict[str, Array]:
     """Σ block(rows) over consecutive blocks of rows, each block in one thread with one BLAS thread.
 
-    `block` maps a slice of rows to named int64 arrays. `width` is the number of columns of the widest matrix it
+    `block` maps a slice of rows to named arrays of integers. `width` is the number of columns of the widest matrix it
     multiplies: with `num_rows` it alone decides where blocks are cut, so the result does not depend on threads.
     """
     length = block_rows(width)

@@ -4,7 +4,7 @@ Of rows z = [1, x] with targets t a client keeps Σ zzᵀ, Σ ztᵀ, Σ t² and 
 one-hot labels, numbers, or what a teacher says: sums of different clients add up all the same, and the head they give
 is the one of the pooled rows and targets.
 
-    gram     ((d+1)(d+2)/2,) int64   Σ zzᵀ, upper triangle row by row, fixed point
+    gram     ((d+1)(d+2)/2,) int64   Σ zzᵀ, upper triangle row by row, fixed point (int32 with a word of 32 bits)
     moment   (d+1, c)        int64   Σ ztᵀ, fixed point
     square   (c,)            int64   Σ t², fixed point
     count    ()              int64   rows
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fusionlearn import arrays, sums
 from fusionlearn.arrays import Array, Arrays, ArraySpec
 from fusionlearn.errors import UpdateError
-from fusionlearn.fixed import FixedPoint, pack, sum_blocks, unpack
+from fusionlearn.fixed import FixedPoint, Word, pack, sum_blocks, unpack
 from fusionlearn.problem import Problem
 
 # λ / n, half decades from 1e-5 to 10: coarse, so that the choice is the same on every machine.
@@ -47,6 +47,7 @@ class HeadSums:
     problem: Problem
     least_weight: float = 1.0  # of a row
     most_weight: float = 1.0
+    word: Word = 64  # bits of an entry of the Gram matrix, which is nearly all of an update
 
     def grids(self) -> dict[str, tuple[FixedPoint, float]]:
         """For each sum its grid and the largest entry one row can add."""
@@ -56,14 +57,18 @@ class HeadSums:
             "moment": self.most_weight * problem.max_bound * problem.target_bound,
             "square": self.most_weight * problem.target_bound**2,
         }
-        return {name: (FixedPoint.for_sums(problem.max_records, top), top) for name, top in tops.items()}
+        words: dict[str, Word] = {"gram": self.word}
+        return {
+            name: (FixedPoint.for_sums(problem.max_records, top, words.get(name, 64)), top)
+            for name, top in tops.items()
+        }
 
     def declare(self) -> dict[str, ArraySpec]:
         """What the sums of any rows look like."""
         grids, d, c = self.grids(), self.problem.num_features, self.problem.num_classes
         tops = {name: grid.bound(self.problem.max_records, top) for name, (grid, top) in grids.items()}
         return {
-            "gram": ArraySpec("int64", ((d + 1) * (d + 2) // 2,), -tops["gram"], tops["gram"]),
+            "gram": ArraySpec(grids["gram"][0].dtype, ((d + 1) * (d + 2) // 2,), -tops["gram"], tops["gram"]),
             "moment": ArraySpec("int64", (d + 1, c), -tops["moment"], tops["moment"]),
             "square": ArraySpec("int64", (c,), 0, tops["square"]),
             "count": ArraySpec("int64", (), 1, self.problem.max_records),

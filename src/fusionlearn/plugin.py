@@ -50,10 +50,22 @@ def find(kind: type[P], name: str, table: Mapping[str, str], group: str) -> type
     return found
 
 
+LATER: Mapping[str, bool] = {"later": True}  # metadata of a setting added after a release: written only if it is set
+
+
 def to_json(plugin: Plugin) -> dict[str, Any]:
-    """Name, revision and settings: what a file says of a plug-in."""
-    settings = {item.name: getattr(plugin, item.name) for item in dataclasses.fields(typing.cast(Any, plugin))}
-    return {"name": plugin.name, "revision": plugin.revision, "settings": settings}
+    """Name, revision and settings: what a file says of a plug-in.
+
+    A setting of `LATER` that has its default is not written: files from before it came keep their bytes and digests.
+    """
+    fields = dataclasses.fields(typing.cast(Any, plugin))
+    told = {item.name: getattr(plugin, item.name) for item in fields}
+    kept = {item.name for item in fields if not item.metadata.get("later") or told[item.name] != item.default}
+    return {
+        "name": plugin.name,
+        "revision": plugin.revision,
+        "settings": {name: told[name] for name in told if name in kept},
+    }
 
 
 def from_json(kind: type[P], value: Any, table: Mapping[str, str], group: str) -> P:

@@ -14,7 +14,7 @@ Model
     weights         (d, c)   float64 on the encoded columns
     bias            (c,)     float64
     standard_error  (d+1, 1) float64 of bias and weights; regression with n > df only
-Cost     upload 8·((d+1)(d+2)/2 + (d+1)c + c + 1) bytes; client O(n·d²); server O(d³)
+Cost     upload 8·((d+1)(d+2)/2 + (d+1)c + c + 1) bytes, half of it with a word of 32 bits; client O(n·d²); server O(d³)
 Privacy  L2 sensitivity w·√(B⁴ + B² + 1), B² = 1 + Σ bounds², w the largest class weight
 Source   Hoerl, Kennard, Ridge Regression, 1970; the sums as uploads: Salehkaleybar et al., One-Shot Federated
          Learning, 2021; Zhuang et al., AFL: A Single-Round Analytic Approach for Federated Learning, 2025
@@ -23,7 +23,7 @@ Source   Hoerl, Kennard, Ridge Regression, 1970; the sums as uploads: Salehkaley
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import array_api_compat
@@ -35,6 +35,7 @@ from fusionlearn.arrays import Arrays, ArraySpec, Data
 from fusionlearn.errors import SettingsError, UpdateError
 from fusionlearn.heads import HeadSums
 from fusionlearn.method import Method, Moments
+from fusionlearn.plugin import LATER
 from fusionlearn.problem import Problem
 
 
@@ -45,6 +46,7 @@ class Ridge(Method):
     penalty: Literal["gcv"] | float = "gcv"  # λ / n on standardised columns, or "gcv" to choose it from the sums
     class_weights: Literal["none"] | tuple[float, ...] = "none"  # public weight of a row of each class
     confidence: float = 0.95  # of the intervals reported for regression
+    word: Literal[64, 32] = field(default=64, metadata=LATER)  # bits of an entry of gram: 32 halve the upload
 
     def __post_init__(self) -> None:
         if self.penalty != "gcv" and self.penalty < 0:
@@ -60,7 +62,7 @@ class Ridge(Method):
 
     @property
     def exact(self) -> bool:
-        return True
+        return self.word == 64  # 32 bits round what each client sends, so another split is another rounding
 
     def declare(self, problem: Problem, prior: Arrays) -> dict[str, ArraySpec]:
         return self._sums(problem).declare()
@@ -143,7 +145,7 @@ class Ridge(Method):
 
     def _sums(self, problem: Problem) -> HeadSums:
         weights = self._weights(problem)
-        return HeadSums(problem, float(weights.min()), float(weights.max()))
+        return HeadSums(problem, float(weights.min()), float(weights.max()), self.word)
 
     def _coefficients(self, model: Arrays, problem: Problem, freedom: float) -> list[dict[str, Any]]:
         """Each coefficient with its interval, in scaled units, for the report."""
