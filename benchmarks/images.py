@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn import cache, encoder, file
+from fusionlearn import cache, file
 from fusionlearn.fixed import one_blas_thread
 from fusionlearn.methods.ridge import Ridge
 from fusionlearn.partition import digest
@@ -54,24 +54,6 @@ def features(name: str, width: int, images: Matrix, compute: Callable[[Matrix], 
         done.write_text(str(start + piece))
         print(f"{name}: {min(start + piece, len(images)):,} of {len(images):,}", flush=True)
     return kept
-
-
-def public_crops(sources: dict[str, Any], count: int, side: int, seed: int = 0) -> Matrix:
-    """Random square crops of public photographs, scaled to (count, side, side, 3) uint8, half of them mirrored."""
-    from fusionlearn.vision.graph import interpolation
-
-    rng = np.random.default_rng(seed)
-    pictures = [picture for columns in sources.values() for picture in columns["image"]]
-    crops = np.empty((count, side, side, 3), np.uint8)
-    for i in range(count):
-        picture = pictures[i % len(pictures)]
-        length = int(picture.shape[0] * rng.uniform(0.35, 1.0))
-        top, left = rng.integers(0, picture.shape[0] - length + 1, 2)
-        shrink = interpolation(length, side)
-        crop = picture[top : top + length, left : left + length].astype(np.float32)
-        small = np.einsum("ai,ijc,bj->abc", shrink, crop, shrink, optimize=True)
-        crops[i] = np.clip(np.rint(small), 0, 255)[:, :: -1 if rng.random() < 0.5 else 1]
-    return crops
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------
@@ -168,14 +150,14 @@ def split_facts(parts: Sequence[Matrix], **more: Any) -> dict[str, Any]:
 
 
 def keep(name: str, result: dict[str, Any]) -> None:
-    """Write a result with what it was made by."""
+    """Write a result with what it was made by; rows of an earlier run that this one did not make again stay."""
     versions = {}
     for library in LIBRARIES:
         try:
             versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
             continue
-    made = {
+    made: dict[str, Any] = {
         "python": platform.python_version(),
         "versions": versions,
         "processor": platform.processor() or platform.machine(),
@@ -184,10 +166,16 @@ def keep(name: str, result: dict[str, Any]) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    for part in ("rows", "rivals"):
+        mine = [*result.get(part, [])]
+        names = {_name(item) for item in mine}
+        if mine or before.get(part):
+            result = {**result, part: [item for item in before.get(part, []) if _name(item) not in names] + mine}
+    made["peak_mib"] = max(made["peak_mib"], before.get("made_by", {}).get("peak_mib", 0))
     path.write_text(json.dumps({**result, "made_by": made}, indent=1) + "\n")
     print(f"wrote {path}")
 
 
-def made(name: str, **settings: Any) -> encoder.Encoder:
-    """An encoder of the product."""
-    return encoder.make(name, settings)
+def _name(item: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(item.get(part)) for part in ("row", "rival", "features"))

@@ -1,6 +1,7 @@
 """Half the upload: Gram matrices in 32 bits are additive all the same, and what they round away does not matter."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,14 +9,20 @@ import pytest
 import fusionlearn as fl
 from fusionlearn import arrays, errors, file, method, plugin
 from fusionlearn.fixed import FixedPoint
+from fusionlearn.methods.distill_head import DistillHead
+from fusionlearn.methods.gaussian import Gaussian
 from fusionlearn.methods.ridge import Ridge
 
 COLUMNS = {"x": fl.Vector(40, -5, 5, center=0, scale=1)}
 LABEL = fl.ClassLabel("kind", {"a": ["0"], "b": ["1"], "c": ["2"]})
 
 
-def task_of(word):
-    return fl.new_task("t", COLUMNS, LABEL, method=Ridge(word=word), privacy="none", max_records=20_000)
+METHODS = [Ridge, Gaussian, partial(Gaussian, covariance="per_class"), partial(DistillHead, mix=0.0)]
+every_method = pytest.mark.parametrize("kind", METHODS, ids=["ridge", "shared", "per_class", "distill_head"])
+
+
+def task_of(word, kind=Ridge):
+    return fl.new_task("t", COLUMNS, LABEL, method=kind(word=word), privacy="none", max_records=20_000)
 
 
 def rows(count=3000, seed=0):
@@ -31,14 +38,16 @@ def parts(data):
     return [{name: cells[some] for name, cells in data.items()} for some in np.array_split(order, 30)]
 
 
-def test_an_update_takes_half_the_bytes():
-    small, large = (file.num_bytes(fl.summarize(task_of(word), rows())) for word in (32, 64))
-    assert 0.5 < small / large < 0.7
-    assert fl.summarize(task_of(32), rows()).arrays["gram"].dtype == np.int32
+@every_method
+def test_an_update_takes_half_the_bytes(kind):
+    small, large = (file.num_bytes(fl.summarize(task_of(word, kind), rows())) for word in (32, 64))
+    assert 0.5 < small / large < 0.75
+    assert fl.summarize(task_of(32, kind), rows()).arrays["gram"].dtype == np.int32
 
 
-def test_sums_of_32_bits_are_additive_bit_for_bit():
-    task = task_of(32)
+@every_method
+def test_sums_of_32_bits_are_additive_bit_for_bit(kind):
+    task = task_of(32, kind)
     updates = [fl.summarize(task, part) for part in parts(rows())]
     model, _ = fl.fuse(task, updates)
     grouped, _ = fl.fuse(task, [fl.add(task, *updates[:20]), *updates[20:]])
@@ -48,21 +57,23 @@ def test_sums_of_32_bits_are_additive_bit_for_bit():
     assert file.digest(without) == file.digest(expected)
 
 
-def test_the_model_is_the_one_of_64_bits_but_for_rounding():
+@every_method
+def test_the_model_is_the_one_of_64_bits_but_for_rounding(kind):
     data, fresh = rows(), rows(seed=1)
     told = {}
     for word in (32, 64):
-        task = task_of(word)
+        task = task_of(word, kind)
         model, _ = fl.fuse(task, [fl.summarize(task, part) for part in parts(data)])
         told[word] = fl.predict(model, {"x": fresh["x"]})["probability"]
     np.testing.assert_allclose(told[32], told[64], atol=1e-3)
     assert (told[64].argmax(axis=1) == fresh["kind"]).mean() > 0.6
 
 
-def test_only_64_bits_promise_to_be_exact():
-    assert Ridge().exact
-    assert not Ridge(word=32).exact
-    assert Ridge(word=32).additive
+@every_method
+def test_only_64_bits_promise_to_be_exact(kind):
+    assert kind().exact
+    assert not kind(word=32).exact
+    assert kind(word=32).additive
 
 
 def test_no_sum_can_overflow():
@@ -93,7 +104,7 @@ def test_ranges_too_wide_for_32_bits_are_refused():
 
 
 def test_a_task_with_64_bits_is_written_as_before_there_was_a_choice():
-    assert "word" not in plugin.to_json(Ridge())["settings"]
+    assert all("word" not in plugin.to_json(kind())["settings"] for kind in METHODS)
     assert plugin.to_json(Ridge(word=32))["settings"]["word"] == 32
     for word in (64, 32):
         assert method.from_json(plugin.to_json(Ridge(word=word))) == Ridge(word=word)

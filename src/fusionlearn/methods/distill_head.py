@@ -28,7 +28,7 @@ Source   Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 20
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import array_api_compat
@@ -38,8 +38,10 @@ from numpy.typing import NDArray
 from fusionlearn import heads, sums, teacher
 from fusionlearn.arrays import Arrays, ArraySpec, Data, as_numpy
 from fusionlearn.errors import SettingsError, UpdateError
+from fusionlearn.fixed import Word
 from fusionlearn.heads import HeadSums
 from fusionlearn.method import Method, Moments
+from fusionlearn.plugin import LATER
 from fusionlearn.problem import Problem
 
 
@@ -52,6 +54,7 @@ class DistillHead(Method):
     temperature: float = 1.0  # the teacher's log-probabilities are divided by it: above 1 is softer
     folds: int = 5  # a row is answered by a teacher that did not see it; 0: by one that saw everything
     penalty: Literal["gcv"] | float = "gcv"  # λ / n on standardised columns, or "gcv" to choose it from the sums
+    word: Word = field(default=64, metadata=LATER)  # bits of an entry of gram: 32 halve the upload
 
     def __post_init__(self) -> None:
         if not 0 <= self.mix <= 1:
@@ -69,10 +72,10 @@ class DistillHead(Method):
 
     @property
     def exact(self) -> bool:
-        return self.mix == 0  # then it is ridge regression; teachers depend on the split
+        return self.mix == 0 and self.word == 64  # then it is ridge regression; teachers depend on the split
 
     def declare(self, problem: Problem, prior: Arrays) -> dict[str, ArraySpec]:
-        return HeadSums(problem).declare()
+        return HeadSums(problem, word=self.word).declare()
 
     def summarize(
         self,
@@ -89,7 +92,7 @@ class DistillHead(Method):
         teaches = teacher.parse((local or {}).get("teacher", teacher.DEFAULT))
         soft = self.targets(teaches, as_numpy(x), as_numpy(data["y"]), problem, rng)
         targets = xp.asarray(soft, device=array_api_compat.device(x))
-        return HeadSums(problem).summarize(x, lambda rows: targets[rows])
+        return HeadSums(problem, word=self.word).summarize(x, lambda rows: targets[rows])
 
     def targets(
         self,
@@ -122,7 +125,7 @@ class DistillHead(Method):
         rng: np.random.Generator,
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         total = heads.total(summaries)
-        real = HeadSums(problem).decode(total)
+        real = HeadSums(problem, word=self.word).decode(total)
         if problem.labels and int((real.moment[0] > 0).sum()) < 2:
             raise UpdateError("the clients together hold one class only, so there is nothing to tell apart.")
         standard = sums.standardise(real.gram, real.moment, real.square)
@@ -143,14 +146,14 @@ class DistillHead(Method):
 
     def check(self, summary: Arrays, problem: Problem, prior: Arrays, place: str) -> None:
         """Besides shapes and bounds: the sums of real rows form a positive semi-definite matrix that fits the count."""
-        HeadSums(problem).check(summary, place)
+        HeadSums(problem, word=self.word).check(summary, place)
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         """Class counts are those of the mixed targets: near the labels' own, and all that the update tells of them."""
-        real = HeadSums(problem).decode(summary)
+        real = HeadSums(problem, word=self.word).decode(summary)
         counts = real.moment[0] if problem.labels else None
         return Moments(float(summary["count"]), counts, real.gram[0, 1:] / real.gram[0, 0], real.gram)
 
     def loss(self, model: Arrays, summary: Arrays, problem: Problem) -> float | None:
         """Mean squared error against the mixed targets, summed over their columns."""
-        return heads.loss(model, HeadSums(problem).decode(summary))
+        return heads.loss(model, HeadSums(problem, word=self.word).decode(summary))

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import array_api_compat
@@ -38,8 +38,9 @@ from numpy.typing import NDArray
 from fusionlearn import arrays, sums
 from fusionlearn.arrays import Arrays, ArraySpec, Data
 from fusionlearn.errors import SettingsError, UpdateError
-from fusionlearn.fixed import FixedPoint, pack, sum_blocks, unpack
+from fusionlearn.fixed import FixedPoint, Word, pack, sum_blocks, unpack
 from fusionlearn.method import Method, Moments
+from fusionlearn.plugin import LATER
 from fusionlearn.problem import Problem
 
 FLOOR = 1e-6  # least variance of a standardised column
@@ -53,6 +54,7 @@ class Gaussian(Method):
 
     covariance: Literal["shared", "per_class", "diagonal"] = "shared"  # what the classes have in common
     class_prior: Literal["empirical", "uniform"] = "empirical"  # how likely each class is before x is seen
+    word: Word = field(default=64, metadata=LATER)  # bits of an entry of gram: 32 halve the upload
 
     @property
     def additive(self) -> bool:
@@ -60,7 +62,7 @@ class Gaussian(Method):
 
     @property
     def exact(self) -> bool:
-        return True
+        return self.word == 64  # 32 bits round what each client sends, so another split is another rounding
 
     def declare(self, problem: Problem, prior: Arrays) -> dict[str, ArraySpec]:
         if not problem.labels:
@@ -73,7 +75,7 @@ class Gaussian(Method):
         return {
             "class_count": ArraySpec("int64", (c,), 0, most),
             "class_sum": ArraySpec("int64", (c, d), -top, top),
-            "gram": ArraySpec("int64", shapes[self.covariance], -top_gram, top_gram),
+            "gram": ArraySpec(second.dtype, shapes[self.covariance], -top_gram, top_gram),
         }
 
     def summarize(self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator) -> dict[str, Any]:
@@ -194,7 +196,7 @@ class Gaussian(Method):
     def _grids(self, problem: Problem) -> tuple[FixedPoint, FixedPoint]:
         """The grids of first and second moments."""
         most, bound = problem.max_records, problem.max_bound
-        return FixedPoint.for_sums(most, bound), FixedPoint.for_sums(most, bound**2)
+        return FixedPoint.for_sums(most, bound), FixedPoint.for_sums(most, bound**2, self.word)
 
     def _decode(self, summary: Arrays, problem: Problem) -> tuple[NDArray[np.float64], ...]:
         first, second = self._grids(problem)

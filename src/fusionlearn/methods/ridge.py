@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from fusionlearn import heads, sums
 from fusionlearn.arrays import Arrays, ArraySpec, Data
 from fusionlearn.errors import SettingsError, UpdateError
+from fusionlearn.fixed import Word
 from fusionlearn.heads import HeadSums
 from fusionlearn.method import Method, Moments
 from fusionlearn.plugin import LATER
@@ -46,7 +47,7 @@ class Ridge(Method):
     penalty: Literal["gcv"] | float = "gcv"  # λ / n on standardised columns, or "gcv" to choose it from the sums
     class_weights: Literal["none"] | tuple[float, ...] = "none"  # public weight of a row of each class
     confidence: float = 0.95  # of the intervals reported for regression
-    word: Literal[64, 32] = field(default=64, metadata=LATER)  # bits of an entry of gram: 32 halve the upload
+    word: Word = field(default=64, metadata=LATER)  # bits of an entry of gram: 32 halve the upload
 
     def __post_init__(self) -> None:
         if self.penalty != "gcv" and self.penalty < 0:
