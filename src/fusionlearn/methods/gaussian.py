@@ -291,7 +291,10 @@ def _naive(standard: _Standard, second: NDArray[np.float64]) -> _Result:
 
 
 def _inverse_root(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """A with AAᵀ the inverse of a covariance, and the log of its determinant; variances at least FLOOR."""
+    """The symmetric A with AA the inverse of a covariance, and the log of its determinant; variances at least FLOOR.
+
+    Symmetric, because it is unique: eigenvectors are not, where eigenvalues lie close together.
+    """
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, FLOOR)
-    return vectors / np.sqrt(values), float(np.log(values).sum())
+    return (vectors / np.sqrt(values)) @ vectors.T, float(np.log(values).sum())
