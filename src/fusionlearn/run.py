@@ -230,6 +230,7 @@ def fuse(
     allow_unsigned       False: refuse updates nobody signed
     Errors: UpdateError naming the update that does not belong; SignatureError.
     """
+    _reuse_memory()
     gate = Gate(task, without=without, accept_replacements=accept_replacements, allow_unsigned=allow_unsigned)
     if accept_replacements:
         gate.note_replacements(updates)
@@ -265,6 +266,16 @@ def fuse(
     notes = {"left_out": sorted(gate.left_out), "repeated": gate.repeated, "notices": gate.notices}
     report = Report(digest(task), digest(model), tuple(sorted(gate.members)), {**findings, **notes})
     return model, report
+
+
+def _reuse_memory() -> None:
+    """Let the arrays of one update take the place of those of the one before.
+
+    glibc gives the memory of large arrays back to the system as they are freed, and each page of the next one is
+    fetched anew: almost half the time a fusion of many updates took. Freeing one block of 31 MiB, never touched,
+    raises the size it calls large to that (mallopt(3), M_MMAP_THRESHOLD). Elsewhere this does nothing.
+    """
+    np.empty(31 * 2**20, np.uint8)
 
 
 def _check_fused(task: Task, model: Arrays, findings: Mapping[str, Any]) -> None:
