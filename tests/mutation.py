@@ -60,12 +60,13 @@ ARITHMETIC = {
 def mutants(source: str) -> Iterator[tuple[int, str, str]]:
     """Line, what was changed, and the changed source, one fault at a time."""
     tree = ast.parse(source)
+    whole = ast.unparse(tree)
     skipped = {id(inner) for node in ast.walk(tree) for part in _left_alone(node) for inner in ast.walk(part)}
     for node in ast.walk(tree):
         if id(node) not in skipped:
             for told, change in _changes(node):
                 changed = _applied(tree, node, change)
-                if changed != source:
+                if changed != whole:
                     yield getattr(node, "lineno", 0), told, changed
 
 
