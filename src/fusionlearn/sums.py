@@ -112,6 +112,8 @@ def shrink(covariance: Matrix, num_rows: float) -> tuple[Matrix, float]:
     Source  Chen, Wiesel, Eldar, Hero, Shrinkage Algorithms for MMSE Covariance Estimation, 2010
     """
     d = len(covariance)
+    if d == 0:
+        return covariance, 0.0
     trace, square = float(np.trace(covariance)), float((covariance**2).sum())
     spread = square - trace**2 / d
     top = (1 - 2 / d) * square + trace**2
