@@ -141,7 +141,8 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "work"
-        self.state = folder / "cwd"
+        self.state, self.exported = folder / "cwd", folder / "exported"
+        self.exported.touch()
         if (ROOT / "examples").is_dir():
             shutil.copytree(
                 ROOT / "examples", self.folder / "examples", ignore=shutil.ignore_patterns("__pycache__", ".*")
@@ -160,10 +161,13 @@ class Reader:
         self.python: subprocess.Popen[str] | None = None
 
     def type(self, command: str) -> tuple[str, int]:
-        """What a shell command prints, and its exit status; `cd` holds for the commands after it."""
+        """What a shell command prints, and its exit status; `cd` and `export` hold for those after it."""
         command = "fusionlearn demo" if command == "make demo" else command
-        place = shlex.quote(str(self.state))
-        script = f'cd "$(cat {place})" && {{ {command}\n}}; status=$?; pwd >{place}; exit $status'
+        place, exported = shlex.quote(str(self.state)), shlex.quote(str(self.exported))
+        script = (
+            f'. {exported}; cd "$(cat {place})" && {{ {command}\n}}; '
+            f"status=$?; pwd >{place}; export -p >{exported}; exit $status"
+        )
         done = subprocess.run(
             ["bash", "-c", script],
             env=self.environment,

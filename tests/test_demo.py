@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -61,6 +62,7 @@ def test_the_table_fits_a_terminal(result, width):
 
 
 def test_whole_process_for_machines(tmp_path):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "fusionlearn", "demo", "--json"],
         capture_output=True,
@@ -70,5 +72,7 @@ def test_whole_process_for_machines(tmp_path):
     )
     told = json.loads(done.stdout)
     assert told["ok"]
-    assert told["seconds"] < 15
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Of processor time, so that a busy machine does not turn the test red.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15
     assert not any(tmp_path.iterdir())  # it makes no keys and leaves no files

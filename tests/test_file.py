@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from tests import rounds
 from tests.attacks import hostile
 
-from fusionlearn import Task, Update, errors, file
+from fusionlearn import Model, Task, Update, errors, file, run
 from fusionlearn.fixed import FixedPoint
+from fusionlearn.problem import Category, Number, NumberLabel, Schema, Vector
 
 ROOT = Path(__file__).resolve().parents[1]
 VECTORS = ROOT / "spec" / "vectors"
@@ -171,6 +172,31 @@ def test_every_noun_comes_back_as_it_went(method: str, tmp_path: Path):
                 found = getattr(back, field)[key]
                 assert found.dtype == np.asarray(array).dtype and np.array_equal(found, array)
                 assert not found.flags.writeable, "what was verified is what is used"
+
+
+@pytest.mark.parametrize("missing", ["refuse", "drop", "center", "indicator"])
+def test_a_schema_comes_back_as_it_went(missing: str):
+    """A number for a label, every kind of column, every setting a column may have, every rule."""
+    columns = {
+        "plain": Number(0.1, 0.7),
+        "full": Number(-1.0, 3.0, center=0.5, scale=1e-3, unit="mg/dL", missing="drop"),
+        "block": Vector(3, 0.0, 255.0),
+        "kind": Category(("a", "ß", "")),
+    }
+    label = NumberLabel("days", -3.0, 30.0, center=1.0, scale=7.0, unit="d")
+    for schema in (Schema(columns, label, missing, "clip"), Schema(columns, rounds.CLASSES, missing, "refuse")):
+        assert file.schema_from_json(json.loads(json.dumps(file.schema_to_json(schema)))) == schema
+        task = dataclasses.replace(rounds.task(signed=False), schema=schema)
+        assert file.from_bytes(file.to_bytes(task), Task).schema == schema
+
+
+def test_a_number_comes_back_through_the_whole_round():
+    task = rounds.task(regression=True)
+    model, _ = run.fuse(file.from_bytes(file.to_bytes(task), Task), rounds.updates(task, 3))
+    back = file.from_bytes(file.to_bytes(model), Model)
+    rows = rounds.records(9)
+    assert np.array_equal(run.predict(back, rows)["value"], run.predict(model, rows)["value"])
+    assert np.abs(run.predict(back, rows)["value"] - rows["days"]).mean() < 3
 
 
 def test_the_same_noun_gives_the_same_bytes_in_every_process():

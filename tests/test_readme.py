@@ -50,11 +50,11 @@ def test_first_screen_shows_both_commands_and_both_ways_to_use_it() -> None:
         "no Python example with output"
     )
     by_files = {
-        name.split()[1]
+        verb
         for block in snippets.blocks(page)
         if block.language == "console"
         for name, *_ in snippets.commands(block)
-        if name.startswith("fusionlearn ")
+        for verb in re.findall(r"\bfusionlearn (\w+)", name)
     }
     assert by_files >= {"summarize", "fuse"}, "no example by files"
 

@@ -4,6 +4,7 @@ A Task goes out. Each client *summarizes* its data into one Update. The server *
 and anyone *predicts* with it.
 """
 
+from fusionlearn import threads as _threads  # noqa: F401 - before numpy is loaded
 from fusionlearn.errors import FusionlearnError
 from fusionlearn.file import digest, read, sign, verify, write
 from fusionlearn.problem import Category, ClassLabel, Number, NumberLabel, Schema, Vector

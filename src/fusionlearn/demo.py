@@ -241,7 +241,7 @@ def render(result: Mapping[str, Any], console: Console) -> None:
         table.add_row(f"a client alone, {which}", f"{result['local'][which]:.1%}", "0", "0", "")
     table.add_section()
     for row in result["fused"]:
-        equal = f"to {_power(row['difference'])}" if row["exact"] else "no"
+        equal = ("yes, to 1e-9" if row["difference"] <= 1e-9 else f"{row['difference']:.0e}") if row["exact"] else "no"
         style = "bold" if row is result["fused"][-1] else ""
         cells = (f"fused {row['name']}", f"{row['accuracy']:.1%}", _size(row["bytes"]), str(row["contacts"]), equal)
         table.add_row(*cells, style=style)
@@ -255,11 +255,6 @@ def render(result: Mapping[str, Any], console: Console) -> None:
         f"{best['accuracy']:.1%} ({result['rows']['test']} test images, {result['seconds']:.1f} s).",
         highlight=False,
     )
-
-
-def _power(difference: float) -> str:
-    """A small difference as a power of ten above it; "the last bit" when there is none."""
-    return "the last bit" if difference == 0 else f"1e{math.ceil(math.log10(difference))}"
 
 
 def _size(size: int) -> str:

@@ -499,10 +499,7 @@ class _Entries:
             raise FileError(f"{self.place}: its header lacks '{name}'.")
         return value
 
-    def json(self, name: str, default: Any = None) -> Any:
-        self.used.add(name)
-        if name not in self.entries and default is not None:
-            return default
+    def json(self, name: str) -> Any:
         try:
             return _loads(self.text(name), _most_bytes(name) if name in MAX_ENTRIES else MAX_MARKS)
         except (ValueError, RecursionError) as error:

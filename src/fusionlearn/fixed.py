@@ -66,7 +66,8 @@ class FixedPoint:
 
     def decode(self, integers: NDArray[Any]) -> NDArray[np.float64]:
         """The real numbers the integers stand for."""
-        return np.asarray(np.ldexp(integers.astype(np.float64), -self.bits))
+        values = np.asarray(integers.astype(np.float64))
+        return np.ldexp(values, -self.bits, out=values)
 
     def bound(self, max_records: int, max_entry: float) -> float:
         """The largest integer a valid sum can hold."""

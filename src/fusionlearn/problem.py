@@ -330,6 +330,8 @@ class _Reader:
         elif values.ndim != 1:
             self.faults.append(Fault(name, f"has rows of shape {values.shape[1:]}, one number is expected"))
             return np.zeros(len(values))
+        if values.size and column.low <= values.min() and values.max() <= column.high:
+            return values  # nothing is missing either: a NaN is neither above nor below
         infinite = np.isinf(values)
         self._fault(name, "a number is not finite", _any(infinite))
         missing = np.isnan(values) & ~(text if values.ndim == 1 else text[:, None])

@@ -231,13 +231,13 @@ def _encode(
     if tuple(x.shape) != (arrays.num_rows(table.data), len(bounds)):
         raise SettingsError(f"the encoder gave features of shape {tuple(x.shape)}, it declared {len(bounds)} of them.")
     host = as_numpy(x)
-    if not np.isfinite(host).all():
+    tops = np.maximum(host.max(axis=0, initial=0), -host.min(axis=0, initial=0).astype(np.float64))
+    if not np.isfinite(tops).all():
         raise SettingsError(
             "the encoder gave a feature that is not finite; the task's ranges and its encoder do not fit."
         )
-    outside = np.abs(host) > bounds
-    beyond = int(outside.sum())
-    if beyond:
+    beyond = 0
+    if (tops > bounds).any():
         # A hair over is rounding, not a record out of range: clipped all the same, not counted.
         beyond = int((np.abs(host) > bounds * (1 + 1e-9)).sum())
         encoded[encoder.X] = np.clip(host, -bounds, bounds)
@@ -282,6 +282,7 @@ def fuse(
     allow_unsigned       False: refuse updates nobody signed
     Errors: UpdateError naming the update that does not belong; SignatureError.
     """
+    _reuse_memory()
     gate = Gate(task, without=without, accept_replacements=accept_replacements, allow_unsigned=allow_unsigned)
     if accept_replacements:
         gate.note_replacements(updates)
@@ -322,6 +323,16 @@ def fuse(
 def _needed_to_predict(task: Task) -> Arrays:
     """The prior without what only clients needed, to start from."""
     return {name: array for name, array in task.prior.items() if not name.startswith(task.method.START)}
+
+
+def _reuse_memory() -> None:
+    """Let the arrays of one update take the place of those of the one before.
+
+    glibc gives the memory of large arrays back to the system as they are freed, and each page of the next one is
+    fetched anew: almost half the time a fusion of many updates took. Freeing one block of 31 MiB, never touched,
+    raises the size it calls large to that (mallopt(3), M_MMAP_THRESHOLD). Elsewhere this does nothing.
+    """
+    np.empty(31 * 2**20, np.uint8)
 
 
 def _check_fused(task: Task, model: Arrays, findings: Mapping[str, Any]) -> None:

@@ -112,6 +112,8 @@ def shrink(covariance: Matrix, num_rows: float) -> tuple[Matrix, float]:
     Source  Chen, Wiesel, Eldar, Hero, Shrinkage Algorithms for MMSE Covariance Estimation, 2010
     """
     d = len(covariance)
+    if d == 0:
+        return covariance, 0.0
     trace, square = float(np.trace(covariance)), float((covariance**2).sum())
     spread = square - trace**2 / d
     top = (1 - 2 / d) * square + trace**2
@@ -123,12 +125,13 @@ def shrink(covariance: Matrix, num_rows: float) -> tuple[Matrix, float]:
 def semi_definite(gram: Matrix, slack: float) -> bool:
     """Whether a symmetric matrix has no eigenvalue below what rounding of its entries can explain."""
     scale = np.sqrt(np.maximum(np.diag(gram), slack) + slack)
-    scaled = gram / scale
-    scaled /= scale[:, None]
-    # Rounding adds a matrix E with |E_ij| <= slack; by Gershgorin, E + diag(row sums of |E|) is semi-definite.
-    scaled.flat[:: len(scaled) + 1] += 1e-9 + slack / scale * (1 / scale).sum()
+    shifted = gram.copy()
+    # Rounding adds a matrix E with |E_ij| <= slack. With S = diag(scale), by Gershgorin, S⁻¹ES⁻¹ + diag(row sums of
+    # |S⁻¹ES⁻¹|) is semi-definite, so what is added here is S (that + 1e-9) S. Cholesky itself needs no scaling: its
+    # rounding scales with the matrix.
+    shifted.flat[:: len(gram) + 1] += 1e-9 * scale**2 + slack * scale * (1 / scale).sum()
     try:
-        np.linalg.cholesky(scaled)
+        np.linalg.cholesky(shifted)
     except np.linalg.LinAlgError:
         return False
     return True

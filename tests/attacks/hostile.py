@@ -265,7 +265,7 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "no encoder": (lambda: settings(encoder=[]), "at least one encoder"),
     "17 encoders": (
         lambda: settings(encoder=[{"name": "identity", "revision": 1, "settings": {}}] * 17),
-        "at most 16|most",
+        "list of at most 16",
     ),
     "2^40 random features": (
         lambda: settings(encoder=[{"name": "random_features", "revision": 1, "settings": {"dim": 2**40}}]),

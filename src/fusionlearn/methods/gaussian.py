@@ -240,16 +240,20 @@ def _within(standard: _Standard, gram: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def _linear(standard: _Standard, second: NDArray[np.float64]) -> _Result:
-    covariance, share = sums.shrink(_within(standard, unpack(second)), float(standard.count.sum()))
+    used = ~standard.constant
+    within = _within(standard, unpack(second))[np.ix_(used, used)]
+    covariance, share = sums.shrink(within, float(standard.count.sum()))
     whiten, _ = _inverse_root(covariance)
-    directions = whiten @ (whiten.T @ standard.centres.T)
+    directions = np.zeros_like(standard.centres.T)
+    directions[used] = whiten @ (whiten @ standard.centres.T[used])
     bias = standard.log_prior - 0.5 * (standard.centres.T * directions).sum(axis=0)
     weights = directions / standard.scale[:, None]
     return {"weights": weights, "bias": bias - standard.mean @ weights}, share
 
 
 def _quadratic(standard: _Standard, second: NDArray[np.float64]) -> _Result:
-    shared = _within(standard, unpack(second.sum(axis=0)))
+    used = ~standard.constant
+    shared = _within(standard, unpack(second.sum(axis=0)))[np.ix_(used, used)]
     whitens, biases, shares = [], [], []
     for count, packed, centre, log_prior in zip(
         standard.count, second, standard.centres, standard.log_prior, strict=True
@@ -257,9 +261,12 @@ def _quadratic(standard: _Standard, second: NDArray[np.float64]) -> _Result:
         if count < 2:
             covariance, share = sums.shrink(shared, float(standard.count.sum()))
         else:
-            covariance, share = sums.shrink(_class_covariance(standard, unpack(packed), centre, count), float(count))
+            own = _class_covariance(standard, unpack(packed), centre, count)[np.ix_(used, used)]
+            covariance, share = sums.shrink(own, float(count))
         whiten, log_determinant = _inverse_root(covariance)
-        whitens.append(whiten / standard.scale[:, None])
+        whole = np.zeros((len(standard.scale),) * 2)  # constant columns have no say
+        whole[np.ix_(used, used)] = whiten
+        whitens.append(whole / standard.scale[:, None])
         biases.append(log_prior - 0.5 * log_determinant)
         shares.append(share)
     mean = standard.centres * standard.scale + standard.mean
@@ -293,7 +300,10 @@ def _naive(standard: _Standard, second: NDArray[np.float64]) -> _Result:
 
 
 def _inverse_root(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """A with AAᵀ the inverse of a covariance, and the log of its determinant; variances at least FLOOR."""
+    """The symmetric A with AA the inverse of a covariance, and the log of its determinant; variances at least FLOOR.
+
+    Symmetric, because it is unique: eigenvectors are not, where eigenvalues lie close together.
+    """
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, FLOOR)
-    return vectors / np.sqrt(values), float(np.log(values).sum())
+    return (vectors / np.sqrt(values)) @ vectors.T, float(np.log(values).sum())

@@ -174,5 +174,7 @@ def _standard_errors(standard: sums.Standardised, fit: sums.RidgeFit, rows: floa
     """
     variance = float(fit.residual[0]) / (rows - fit.freedom)
     covariance = variance * fit.covariance / np.outer(standard.scale, standard.scale)
+    covariance[standard.constant] = 0.0  # its weight is 0, with certainty; rounding says 1e-17, and the root of it 1e-9
+    covariance[:, standard.constant] = 0.0
     bias = variance / standard.weight + standard.mean @ covariance @ standard.mean
     return np.asarray(np.sqrt(np.concatenate([[bias], np.maximum(np.diag(covariance), 0.0)])))[:, None]

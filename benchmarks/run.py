@@ -1,0 +1,297 @@
+"""Runs the benchmarks, keeps their results as JSON, and writes docs/benchmarks.md from them.
+
+python benchmarks/run.py             runs all, writes results/NAME.json and the page      (make bench)
+python benchmarks/run.py NAME...     runs these only
+python benchmarks/run.py --page      runs none, writes the page
+
+Each benchmark is a module that prints one JSON object; it runs in a process of its own with one BLAS thread, so that
+neither its memory nor its time holds anything of the others. Exits with 1 when a bar is missed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
+NAMES = ("gram", "many", "tables", "start", "hospitals", "digits")
+LIBRARIES = ("fusionlearn", "numpy", "safetensors", "cryptography", "scikit-learn")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+DIGITS = 6  # significant ones that are kept
+MIB = 2**20
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on, and nothing that names the machine or its owner."""
+    with contextlib.suppress(ImportError):
+        import numpy  # noqa: F401 - so that its BLAS is among the loaded libraries
+    from threadpoolctl import threadpool_info
+
+    blas = next((lib for lib in threadpool_info() if lib["user_api"] == "blas"), {})
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "blas": " ".join(str(blas.get(key, "")) for key in ("internal_api", "version", "architecture")),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def measured(name: str) -> dict[str, Any]:
+    """What a benchmark found. Errors: CalledProcessError, its message on stderr."""
+    command = [sys.executable, "-m", f"benchmarks.{name}"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | ONE_THREAD, stdout=subprocess.PIPE, check=True)
+    return {"machine": machine(), **_rounded(json.loads(done.stdout))}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def results() -> dict[str, dict[str, Any]]:
+    """What is kept, by name."""
+    return {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES}
+
+
+# --- the bars -------------------------------------------------------------------------------------------------------
+
+
+def bars(found: Results) -> Iterator[tuple[str, str, str, bool]]:
+    """What was promised, what was measured, and whether it holds: (what, bar, measured, holds)."""
+    gram, many, tables, start = (found[name] for name in ("gram", "many", "tables", "start"))
+    rows, columns = f"{gram['rows']:,}", f"{gram['columns']:,}"
+    for name, what in (("method", "`ridge.summarize`"), ("verb", "`fusionlearn.summarize`, every value checked")):
+        rate = gram["rate"][name]
+        yield (
+            f"{what}: {rows} × {columns} float32 rows, beside the bare Gram product in float64",
+            "at least 60 % of its rate",
+            f"{rate:.0%}",
+            rate >= 0.60,
+        )
+    last = many["runs"][-1]
+    yield (
+        f"`fusionlearn fuse`: {last['updates']:,} signed updates of {many['columns']} columns",
+        "10 s",
+        f"{last['processor_seconds']:.1f} s",
+        last["processor_seconds"] <= 10,
+    )
+    first = many["runs"][0]
+    yield (
+        f"… its memory, from {first['updates']} updates to {last['updates']:,}",
+        "does not grow",
+        f"{_mib(first['peak_bytes'])} to {_mib(last['peak_bytes'])}",
+        many["growth_bytes"] <= 16 * MIB,
+    )
+    long, small = tables["long"], tables["small"]
+    yield (
+        f"`fusionlearn summarize`: {long['rows']:,} rows of CSV, memory",
+        "512 MiB",
+        _mib(long["peak_bytes"]),
+        long["peak_bytes"] <= 512 * MIB,
+    )
+    yield (
+        f"`fusionlearn summarize`: {small['rows']:,} rows under `ulimit -v`",
+        f"runs in {_mib(small['address_space'])}",
+        f"runs; {_mib(small['peak_bytes'])} resident",
+        True,  # else there would be no result
+    )
+    seconds = start["processor_seconds"]["import"]
+    yield "`import fusionlearn` beyond `import numpy`", "0.10 s", f"{seconds:.3f} s", seconds <= 0.10
+    headline = found["digits"]["headline"]
+    yield (
+        f"`ridge` on 1,024 random features against the best pooled model, {len(found['digits']['seeds'])} fresh seeds",
+        "half a point, in the mean",
+        f"{100 * headline['mean_difference']:+.2f} points",
+        headline["mean_difference"] >= -headline["loss"],
+    )
+    mean = found["hospitals"]["mean"]
+    difference, splits = mean["ridge"] - mean["pooled logistic regression"], len(found["hospitals"]["seeds"])
+    yield (
+        f"Fused `ridge` against pooled logistic regression, {splits} splits of four hospitals",
+        "half a point, in the mean",
+        f"{100 * difference:+.2f} points",
+        difference >= -0.005,
+    )
+
+
+def _mib(num_bytes: float) -> str:
+    return f"{num_bytes / MIB:.0f} MiB"
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def page(found: Results) -> str:
+    """docs/benchmarks.md."""
+    parts = [
+        "# Benchmarks\n",
+        "<!-- Written by `make bench` from benchmarks/results/*.json. Change benchmarks/run.py, not this page. -->\n",
+        INTRODUCTION,
+        _table(
+            ("what", "bar", "measured", "holds"),
+            [(what, bar, value, "yes" if holds else "**no**") for what, bar, value, holds in bars(found)],
+        ),
+        *_speed(found),
+        *_hospitals(found["hospitals"]),
+        *_digits(found["digits"]),
+        *_machines(found),
+    ]
+    return "\n".join(parts)
+
+
+INTRODUCTION = """\
+`make bench` runs what is below, keeps what it finds in [benchmarks/results](../benchmarks/results) and writes this
+page. Seconds are processor time with one BLAS thread, which is what a clock shows on an idle machine; each stands
+beside a floor measured in the same run, because a ratio means something on another machine too.
+"""
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), ""])
+
+
+def _speed(found: Results) -> Iterator[str]:
+    gram, many, tables, start = (found[name] for name in ("gram", "many", "tables", "start"))
+    seconds, update = gram["processor_seconds"], many["processor_seconds"]
+    yield "## Speed\n"
+    yield _table(
+        ("work", "seconds", "floor", "seconds", "ratio"),
+        [
+            (
+                work,
+                _seconds(taken),
+                floor,
+                _seconds(least),
+                f"{taken / least:.2f}",
+            )
+            for work, taken, floor, least in (
+                ("`ridge.summarize`", seconds["method"], "XᵀX in float64", seconds["product"]),
+                ("`fusionlearn.summarize`", seconds["verb"], "XᵀX in float64", seconds["product"]),
+                ("one more update to fuse", update["update"], "its Cholesky and SHA-256", update["floor"]),
+                (
+                    f"{tables['long']['rows']:,} rows of CSV",
+                    tables["long"]["processor_seconds"],
+                    "Python's `csv` reading them",
+                    tables["floor_processor_seconds"],
+                ),
+                (
+                    "`fusionlearn --version`",
+                    start["processor_seconds"]["command"],
+                    "`import numpy`",
+                    start["processor_seconds"]["floor"],
+                ),
+            )
+        ],
+    )
+    long, last = tables["long"], many["runs"][-1]
+    gigabytes = last["updates"] * many["bytes"] / 1e9
+    yield (
+        f"By the clock, on {many['machine']['cores']} cores with a load of {many['machine']['load']} from other work: "
+        f"{last['seconds']:.1f} s for the {last['updates']:,} updates ({gigabytes:.1f} GB of files), "
+        f"{long['seconds']:.1f} s for the CSV.\n"
+    )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds >= 0.1 else f"{seconds:.4f}"
+
+
+def _hospitals(found: Mapping[str, Any]) -> Iterator[str]:
+    own = found["flamby_split"]
+    yield "## Four hospitals, one upload each\n"
+    yield (
+        f"FLamby's Fed-Heart-Disease: 486 patients to learn from, 254 kept back, settings fixed beforehand "
+        f"(`examples/hospitals/task.toml`). Accuracy over {len(found['seeds'])} splits, and on FLamby's own "
+        f"(seed {own['seed']}), as it falls.\n"
+    )
+    yield _table(
+        ("model", "mean", "standard deviation", f"seed {own['seed']}"),
+        [
+            (
+                name if name.startswith("pooled") else f"fused `{name}`",
+                f"{mean:.4f}",
+                f"{found['standard_deviation'][name]:.4f}",
+                f"{own[name]:.4f}",
+            )
+            for name, mean in found["mean"].items()
+        ],
+    )
+    published = ", ".join(f"{name} {value:.3f}" for name, value in found["flamby"].items())
+    yield f"FLamby's published figures on its split: {published} (du Terrail et al., 2022).\n"
+
+
+def _digits(found: Mapping[str, Any]) -> Iterator[str]:
+    headline = found["headline"]
+    yield "## The demo over fresh seeds\n"
+    yield (
+        f"scikit-learn's digits over {found['clients']} clients at Dirichlet {found['alpha']}; "
+        f"{len(found['seeds'])} seeds nobody looked at before.\n"
+    )
+    yield _table(
+        ("model", "mean accuracy"),
+        [
+            (f"{prefix} {name}", f"{mean:.4f}")
+            for prefix, which in (("fused", "fused"), ("pooled", "pooled"))
+            for name, mean in found["means"][which].items()
+        ],
+    )
+    below = headline["seeds_below"]
+    yield (
+        f"Fused {headline['name']} less the best pooled model of each seed: "
+        f"{100 * headline['mean_difference']:+.2f} points in the mean, {100 * headline['worst_difference']:+.2f} at "
+        f"worst; {below} of {len(found['seeds'])} seeds lie more than {100 * headline['loss']:g} point below. The best "
+        f"of three is picked on the test rows themselves, which favours the pooled models.\n"
+    )
+
+
+def _machines(found: Results) -> Iterator[str]:
+    yield "## Where this was measured\n"
+    rows = []
+    for name, result in found.items():
+        its = result["machine"]
+        versions = ", ".join(f"{library} {version}" for library, version in its["versions"].items())
+        rows.append((f"`{name}`", f"{its['system']}, {its['cores']} cores, {its['blas']}", str(its["load"]), versions))
+    yield _table(("benchmark", "machine", "load", f"versions, Python {its['python']}"), rows)
+
+
+def main(arguments: list[str]) -> int:
+    """Run, keep, write the page; 1 when a bar is missed."""
+    names = [] if arguments == ["--page"] else arguments or list(NAMES)
+    unknown = sorted(set(names) - set(NAMES))
+    if unknown:
+        print(f"There is no benchmark '{unknown[0]}'; there are {', '.join(NAMES)}.", file=sys.stderr)
+        return 2
+    RESULTS.mkdir(exist_ok=True)
+    for name in names:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        text = json.dumps(measured(name), indent=1, ensure_ascii=False)
+        (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    found = results()
+    PAGE.write_text(page(found), encoding="utf-8")
+    missed = 0
+    for what, bar, value, holds in bars(found):
+        missed += not holds
+        print(f"{'holds ' if holds else 'MISSED'}  {value:>24}  (bar: {bar})  {what}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
