@@ -11,6 +11,7 @@ looked at once, by the heads below. The rivals run on the very same features.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,18 @@ from images import (
     accuracy,
     distance,
     features,
-    fuse,
+    fuse as some_fuse,
     isolated,
     keep,
     one_class_each,
     problem_of,
     scores,
     split_facts,
-    sums,
+    sums as some_sums,
     upload_bytes,
 )
 
-from fusionlearn import cache, datasets, sketch
+from fusionlearn import arrays, cache, datasets, sketch
 from fusionlearn.encoders.backbone import Backbone
 from fusionlearn.encoders.project import MEAN, MIXTURE, Project
 from fusionlearn.fixed import one_blas_thread
@@ -122,9 +123,12 @@ def fedcgs(x: Any, y: Any, test: Any, test_y: Any) -> dict[str, Any]:
     return {"accuracy": accuracy(test.astype(np.float64) @ weights + bias, test_y), "upload_bytes": size}
 
 
-def row(name: str, x: Any, y: Any, test: Any, test_y: Any, splits: list[Any], alone: int) -> dict[str, Any]:
+def row(
+    name: str, x: Any, y: Any, test: Any, test_y: Any, splits: list[Any], alone: int, word: Any = 64
+) -> dict[str, Any]:
     """One head at every split; for the first `alone` splits also what the clients have alone."""
     problem = problem_of(LABELS, (10.0,) * x.shape[1], 60_000)
+    sums, fuse = partial(some_sums, word=word), partial(some_fuse, word=word)
     everyone = np.arange(len(x))
     held = np.random.default_rng(VALIDATION_SEED).permutation(len(x))
     chosen, _ = fuse([sums(x, y, np.sort(held[VALIDATION:]), problem)], problem)
@@ -137,18 +141,20 @@ def row(name: str, x: Any, y: Any, test: Any, test_y: Any, splits: list[Any], al
     print(name, "validation", validation, "pooled", result["pooled"], flush=True)
     for number, (kind, seed, parts) in enumerate(splits):
         watch = Watch()
-        summaries = [sums(x, y, part, problem) for part in parts]
+        total = sums(x, y, parts[0], problem)
+        size = upload_bytes(total)
+        for part in parts[1:]:  # one update at a time, as the product folds them
+            total = arrays.add(total, sums(x, y, part, problem))
         clients = watch.seconds()
         watch = Watch()
-        model, _ = fuse(summaries, problem)
+        model, _ = fuse([total], problem)
         told = split_facts(parts, split=kind, seed=seed) | {
             "accuracy": accuracy(scores(model, test), test_y),
             "distance_to_pooled": distance(model, pooled),
             "seconds_a_client": round(clients / len(parts), 3),
             "seconds_fuse": watch.seconds(),
-            "upload_bytes": upload_bytes(summaries[0]),
+            "upload_bytes": size,
         }
-        del summaries
         if number < alone:
             told |= isolated(x, y, parts, test, test_y, problem)
         result["splits"].append(told)
@@ -173,12 +179,19 @@ def main() -> None:
         "encoder": f"backbone efficientnet_lite0, wide, side {SIDE}, mirror; project learned on {PUBLIC} public crops",
         "rows": [], "rivals": [],
     }  # fmt: skip
-    chosen = sys.argv[1:] or ["small", "rivals", "large"]
-    mixed = projected(x, prior, LARGE if "large" in chosen else small)
-    for name, width, some, alone in (("small", small, splits, 3), ("large", LARGE, [splits[0], splits[-1]], 0)):
+    half = sketch.most_features(Ridge(word=32), wide, {}, SMALL_BYTES - 16 * 1024)
+    chosen = sys.argv[1:] or ["small", "rivals", "half", "large"]
+    mixed = projected(x, prior, LARGE if "large" in chosen else half if "half" in chosen else small)
+    ends = [splits[0], splits[-1]]
+    for name, width, some, alone, word in (
+        ("small", small, splits, 3, 64),
+        ("half", half, ends, 0, 32),
+        ("large", LARGE, ends, 0, 64),
+    ):
         if name in chosen:
             cut = np.ascontiguousarray(mixed[:, :width])
-            told = row(f"{name}: project {width}, ridge", cut[:50_000], y, cut[50_000:], test_y, some, alone)
+            title = f"{name}: project {width}, ridge in {word} bits"
+            told = row(title, cut[:50_000], y, cut[50_000:], test_y, some, alone, word)
             told["download_bytes"] = 4 * (WIDTH + WIDTH * width)
             result["rows"].append(told)
             keep("cifar10_features", result)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusionlearn import cache, file
-from fusionlearn.fixed import one_blas_thread
+from fusionlearn.fixed import Word, one_blas_thread
 from fusionlearn.methods.ridge import Ridge
 from fusionlearn.partition import digest
 from fusionlearn.problem import Problem
@@ -78,15 +78,17 @@ def problem_of(labels: Sequence[str], bounds: Sequence[float], max_records: int)
     return Problem("multiclass", tuple(labels), names, tuple(bounds), max_records)
 
 
-def sums(x: Matrix, y: Matrix, rows: Matrix, problem: Problem) -> dict[str, Matrix]:
+def sums(x: Matrix, y: Matrix, rows: Matrix, problem: Problem, word: Word = 64) -> dict[str, Matrix]:
     """One client's update, by the very method of the product."""
-    return Ridge().summarize({"x": x[rows], "y": y[rows]}, problem, {}, rng=np.random.default_rng(0))
+    return Ridge(word=word).summarize({"x": x[rows], "y": y[rows]}, problem, {}, rng=np.random.default_rng(0))
 
 
-def fuse(summaries: Sequence[dict[str, Matrix]], problem: Problem) -> tuple[dict[str, Matrix], dict[str, Any]]:
+def fuse(
+    summaries: Sequence[dict[str, Matrix]], problem: Problem, word: Word = 64
+) -> tuple[dict[str, Matrix], dict[str, Any]]:
     """The fused head, by the very method of the product."""
     with one_blas_thread():
-        return Ridge().fuse(summaries, problem, {}, rng=np.random.default_rng(0))
+        return Ridge(word=word).fuse(summaries, problem, {}, rng=np.random.default_rng(0))
 
 
 def scores(model: dict[str, Matrix], x: Matrix) -> Matrix:
