@@ -14,6 +14,7 @@ import sys
 from functools import partial
 from typing import Any
 
+import images as shared
 import numpy as np
 from images import (
     VALIDATION,
@@ -22,14 +23,12 @@ from images import (
     accuracy,
     distance,
     features,
-    fuse as some_fuse,
     isolated,
     keep,
     one_class_each,
     problem_of,
     scores,
     split_facts,
-    sums as some_sums,
     upload_bytes,
 )
 
@@ -128,7 +127,7 @@ def row(
 ) -> dict[str, Any]:
     """One head at every split; for the first `alone` splits also what the clients have alone."""
     problem = problem_of(LABELS, (10.0,) * x.shape[1], 60_000)
-    sums, fuse = partial(some_sums, word=word), partial(some_fuse, word=word)
+    sums, fuse = partial(shared.sums, word=word), partial(shared.fuse, word=word)
     everyone = np.arange(len(x))
     held = np.random.default_rng(VALIDATION_SEED).permutation(len(x))
     chosen, _ = fuse([sums(x, y, np.sort(held[VALIDATION:]), problem)], problem)
