@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusionlearn import encoder, method, testing
+from fusionlearn import encoder, method, teacher, testing
 from fusionlearn.arrays import as_numpy
 from fusionlearn.methods.gaussian import Gaussian
 from fusionlearn.methods.ridge import Ridge
@@ -20,9 +20,23 @@ SETTINGS = {
     "ridge": [{}, {"penalty": 0.0}, {"penalty": 0.3}],
     "gaussian": [{}, {"covariance": "per_class"}, {"covariance": "diagonal"}, {"class_prior": "uniform"}],
     "forest": [{"trees": 2, "max_leaves": 8}],
+    "average": [{"network": "mlp:hidden=4", "epochs": 1}],
+    "distill": [
+        {"student": "mlp:hidden=4", "epochs": 1},
+        {"student": "linear", "epochs": 1, "folds": 2, "coding": "fixed"},
+    ],
+    "distill_head": [{"folds": 2}, {"mix": 0.0}],
 }
 CONFIGURED = [(name, values) for name in sorted(method.METHODS) for values in SETTINGS.get(name, [{}])]
 AFTER = {"random_features": ["table"]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_teachers():
+    """The laws speak of methods: a teacher of three trees will do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teacher, "DEFAULT", "forest:trees=3")
+        yield
 
 
 def made(name, values):

@@ -33,7 +33,7 @@ from fusionlearn.sums import softmax
 Tensor: TypeAlias = Any  # torch.Tensor
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # scores (b, c), targets (b, …) → losses (b,)
 
-PREDICT_ROWS = 512  # rows predicted at a time
+PREDICT_ROWS = 256  # rows predicted at a time
 
 
 @dataclass(frozen=True)
@@ -215,15 +215,21 @@ def one_thread() -> Iterator[None]:
 
 
 def scores(module: Module, x: NDArray[Any]) -> NDArray[np.float64]:
-    """What a module answers to rows (n, d): scores (n, c)."""
+    """What a module answers to rows (n, d): scores (n, c).
+
+    Rows go through in batches of one size, the last one filled up: a product of another size may be rounded in
+    another way, and what is said of a row must not depend on the rows beside it.
+    """
     torch = torch_for("predicting")
     module.eval()
+    found = []
     with torch.inference_mode(), one_thread():
-        parts = [
-            module(torch.from_numpy(np.ascontiguousarray(x[start : start + PREDICT_ROWS], np.float32))).numpy()
-            for start in range(0, max(len(x), 1), PREDICT_ROWS)
-        ]
-    return np.concatenate(parts).astype(np.float64)
+        for start in range(0, max(len(x), 1), PREDICT_ROWS):
+            batch = np.zeros((PREDICT_ROWS, x.shape[1]), np.float32)
+            rows = x[start : start + PREDICT_ROWS]
+            batch[: len(rows)] = rows
+            found.append(module(torch.from_numpy(batch)).numpy()[: len(rows)])
+    return np.concatenate(found).astype(np.float64)
 
 
 def answers(text: str, problem: Problem, model: Arrays, x: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
