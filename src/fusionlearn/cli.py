@@ -854,6 +854,25 @@ def evaluate(
 
 
 @main.command()
+@click.argument("model_path", metavar="MODEL", type=_path())
+@click.option("--to", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="The form.")
+@click.option("-o", "--output", type=_path(), required=True, help="The file to write.")
+@_trust_options
+@_json_option
+def export(model_path: Path, form: str, output: Path, allow_unsigned: bool, as_json: bool) -> None:
+    """Write a model for programs without Python: an ONNX graph from raw columns to predictions."""
+    from fusionlearn.export import to_onnx
+
+    model = _model(model_path, allow_unsigned)
+    content = to_onnx(model)
+    with file.replacing(output, "wb") as out:
+        out.write(content)
+    value = {"file": str(output), "form": form, "bytes": len(content), "model": file.digest(model)}
+    inputs = ", ".join([*model.schema.columns][:6]) + (", …" if len(model.schema.columns) > 6 else "")
+    _result(as_json, value, [f"Wrote {output} ({_size(len(content))}): an ONNX graph of {inputs}."])
+
+
+@main.command()
 @click.option("-o", "--output", type=_path(), help="Where to write the private key [default: this user's own].")
 @_json_option
 def keygen(output: Path | None, as_json: bool) -> None:

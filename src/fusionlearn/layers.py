@@ -49,7 +49,8 @@ def norm(kind: str, channels: int, groups: int = 8) -> Module:
     """Group normalisation, which knows no batch; batch normalisation; or nothing."""
     nn = torch_for("a network").nn
     if kind == "group":
-        return nn.GroupNorm(math.gcd(groups, channels), channels)
+        # At least two channels a group: a single one of a single pixel would always be normalised to 0.
+        return nn.GroupNorm(math.gcd(min(groups, max(channels // 2, 1)), channels), channels)
     return nn.BatchNorm2d(channels) if kind == "batch" else nn.Identity()
 
 

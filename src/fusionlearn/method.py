@@ -14,7 +14,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,11 @@ class Method(plugin.Plugin, abc.ABC):
     @abc.abstractmethod
     def exact(self) -> bool:
         """Whether the fused model is the one of the pooled rows, to `rtol`."""
+
+    @property
+    def graph(self) -> tuple[Literal["linear", "network"], str] | None:
+        """What a model of this method is, for `export`: a head of "weights" and "bias", a named network, or neither."""
+        return None
 
     @property
     def rtol(self) -> float:

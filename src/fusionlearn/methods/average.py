@@ -61,6 +61,10 @@ class Average(Method):
     def exact(self) -> bool:
         return False
 
+    @property
+    def graph(self) -> tuple[Literal["linear", "network"], str]:
+        return "network", self.network
+
     def declare(self, problem: Problem, prior: Arrays) -> dict[str, ArraySpec]:
         network.start(self.network, problem, prior, self.seed)
         return WeightSums(self.network, problem).declare()

@@ -87,6 +87,10 @@ class Distill(Method):
     def exact(self) -> bool:
         return False
 
+    @property
+    def graph(self) -> tuple[Literal["linear", "network"], str]:
+        return "network", self.student
+
     def declare(self, problem: Problem, prior: Arrays) -> dict[str, ArraySpec]:
         self._start(problem, prior)
         _public(prior, problem)

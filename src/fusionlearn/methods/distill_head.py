@@ -74,6 +74,10 @@ class DistillHead(Method):
     def exact(self) -> bool:
         return self.mix == 0 and self.word == 64  # then it is ridge regression; teachers depend on the split
 
+    @property
+    def graph(self) -> tuple[Literal["linear", "network"], str]:
+        return "linear", ""
+
     def declare(self, problem: Problem, prior: Arrays) -> dict[str, ArraySpec]:
         return HeadSums(problem, word=self.word).declare()
 

@@ -65,6 +65,10 @@ class Ridge(Method):
     def exact(self) -> bool:
         return self.word == 64  # 32 bits round what each client sends, so another split is another rounding
 
+    @property
+    def graph(self) -> tuple[Literal["linear", "network"], str]:
+        return "linear", ""
+
     def declare(self, problem: Problem, prior: Arrays) -> dict[str, ArraySpec]:
         return self._sums(problem).declare()
 
