@@ -129,9 +129,11 @@ def row(
     problem = problem_of(LABELS, (10.0,) * x.shape[1], 60_000)
     sums, fuse = partial(shared.sums, word=word), partial(shared.fuse, word=word)
     everyone = np.arange(len(x))
-    held = np.random.default_rng(VALIDATION_SEED).permutation(len(x))
-    chosen, _ = fuse([sums(x, y, np.sort(held[VALIDATION:]), problem)], problem)
-    validation = accuracy(scores(chosen, x[held[:VALIDATION]]), y[held[:VALIDATION]])
+    validation = None
+    if alone:
+        held = np.random.default_rng(VALIDATION_SEED).permutation(len(x))
+        chosen, _ = fuse([sums(x, y, np.sort(held[VALIDATION:]), problem)], problem)
+        validation = accuracy(scores(chosen, x[held[:VALIDATION]]), y[held[:VALIDATION]])
     pooled, findings = fuse([sums(x, y, everyone, problem)], problem)
     result: dict[str, Any] = {
         "row": name, "features": x.shape[1], "validation": validation, "penalty": findings["penalty"],

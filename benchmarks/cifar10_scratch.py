@@ -69,9 +69,11 @@ def row(
 ) -> dict[str, Any]:
     """Fused at every split against pooled; for the first `alone` splits also the clients alone and their ensemble."""
     problem = problem_of(labels, (10.0**0.5,) * x.shape[1], 60_000)
-    held = np.random.default_rng(VALIDATION_SEED).permutation(len(x))
-    chosen, _ = fuse([sums(x, y, np.sort(held[VALIDATION:]), problem)], problem)
-    validation = accuracy(scores(chosen, x[np.sort(held[:VALIDATION])]), y[np.sort(held[:VALIDATION])])
+    validation = None
+    if alone:
+        held = np.random.default_rng(VALIDATION_SEED).permutation(len(x))
+        chosen, _ = fuse([sums(x, y, np.sort(held[VALIDATION:]), problem)], problem)
+        validation = accuracy(scores(chosen, x[np.sort(held[:VALIDATION])]), y[np.sort(held[:VALIDATION])])
     pooled, findings = fuse([sums(x, y, np.arange(len(x)), problem)], problem)
     result: dict[str, Any] = {
         "row": name, "features": x.shape[1], "validation": validation, "penalty": findings["penalty"],
