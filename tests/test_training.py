@@ -11,7 +11,7 @@ import pytest
 from fusionlearn import network, training
 from fusionlearn.errors import SettingsError
 from fusionlearn.problem import Problem
-from fusionlearn.training import Training
+from fusionlearn.training import Job, Training
 
 torch = pytest.importorskip("torch")
 
@@ -25,11 +25,11 @@ def rows(count: int = 200) -> tuple[Any, Any]:
     return x, (x[:, 0] > 0).astype(np.int64) + (x[:, 1] > 1)
 
 
-def trained(settings: Training, text: str = TEXT, problem: Problem = CLASSES, **more: Any) -> Any:
+def trained(settings: Training, text: str = TEXT, problem: Problem = CLASSES, seed: int = 0, **more: Any) -> Any:
     x, y = rows()
     y = y if problem.labels else np.sin(x[:, 0])
     module = network.module_with(text, problem, network.initial(text, problem))
-    training.fit(module, x, y, training.loss_of(problem), settings, **more)
+    training.fit(module, Job(x, y, seed), training.loss_of(problem), settings, **more)
     return module
 
 
@@ -47,14 +47,14 @@ def test_it_learns() -> None:
 
 
 def test_one_seed_one_network_on_any_number_of_threads() -> None:
-    settings = Training(epochs=2, seed=3)
+    settings = Training(epochs=2)
     before = torch.get_num_threads()
-    first = trained(settings)
+    first = trained(settings, seed=3)
     torch.set_num_threads(2)
-    second = trained(settings)
+    second = trained(settings, seed=3)
     torch.set_num_threads(before)
     assert same(first, second)
-    assert not same(first, trained(Training(epochs=2, seed=4)))
+    assert not same(first, trained(settings, seed=4))
 
 
 def test_no_epochs_change_nothing() -> None:
@@ -82,7 +82,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(text: str, s
                 raise KeyboardInterrupt
 
         with training.watching(watch):
-            training.fit(module, x, y, training.loss_of(problem), Training(epochs=5, batch_size=8), **more)
+            training.fit(module, Job(x, y), training.loss_of(problem), Training(epochs=5, batch_size=8), **more)
         return module, len(seen)
 
     whole, _ = run(False)
@@ -138,15 +138,15 @@ def test_one_row_is_enough_even_for_batch_statistics() -> None:
     text = "resnet18:shape=8x8x1,width=4,norm=batch"
     problem = Problem("binary", ("a", "b"), tuple(f"x{i}" for i in range(64)), (1.0,) * 64, 100)
     module = network.module_with(text, problem, network.initial(text, problem))
-    training.fit(module, np.ones((1, 64)), np.array([1]), training.loss_of(problem), Training(epochs=2))
+    training.fit(module, Job(np.ones((1, 64)), np.array([1])), training.loss_of(problem), Training(epochs=2))
     assert all(np.isfinite(weights).all() for weights in network.state(module).values())
 
 
 def test_soft_targets_are_taken_as_probabilities() -> None:
     x, y = rows()
     hard, soft = (network.module_with(TEXT, CLASSES, network.initial(TEXT, CLASSES)) for _ in range(2))
-    training.fit(hard, x, y, training.loss_of(CLASSES), Training(epochs=2))
-    training.fit(soft, x, np.eye(3)[y], training.loss_of(CLASSES), Training(epochs=2))
+    training.fit(hard, Job(x, y), training.loss_of(CLASSES), Training(epochs=2))
+    training.fit(soft, Job(x, np.eye(3)[y]), training.loss_of(CLASSES), Training(epochs=2))
     np.testing.assert_allclose(training.scores(hard, x), training.scores(soft, x), atol=1e-4)
 
 
@@ -162,14 +162,48 @@ def test_the_rate_falls_along_half_a_cosine() -> None:
     assert rates[0] == 0.2 and rates[5] == pytest.approx(0.1) and rates == sorted(rates, reverse=True) and rates[-1] > 0
 
 
-def test_the_loss_compares_the_classes_that_were_seen() -> None:
+@pytest.mark.parametrize("text", [TEXT, "cnn5:shape=8x8x1,width=2,hidden=4"])
+def test_only_the_classes_that_were_seen_are_compared(text: str) -> None:
+    features = 2 if text == TEXT else 64
+    problem = Problem("multiclass", ("a", "b", "c"), tuple(f"x{i}" for i in range(features)), (3.0,) * features, 1000)
+    x = np.random.default_rng(0).standard_normal((40, features))
     seen = np.array([True, False, True])
-    scores = torch.tensor([[1.0, 9.0, 2.0], [0.5, -9.0, 0.0]], requires_grad=True)
-    loss = training.loss_of(CLASSES, seen)
-    only = training.loss_of(Problem("binary", ("a", "c"), ("u",), (1.0,), 10))(scores[:, [0, 2]], torch.tensor([1, 0]))
-    found = loss(scores, torch.tensor([2, 0]))
-    assert torch.equal(found, only)
-    found.sum().backward()
-    assert (scores.grad[:, 1] == 0).all()
-    soft = loss(scores, torch.tensor([[0.0, 0.5, 0.5], [0.6, 0.4, 0.0]]))  # what a teacher gives to others is left out
-    assert torch.allclose(soft, only)
+
+    def learned(targets: Any) -> Any:
+        module = network.module_with(text, problem, network.initial(text, problem))
+        job = Job(x, targets, seen=seen)
+        training.fit(module, job, training.loss_of(problem), Training(epochs=2, decay=0.0))
+        return network.state(module)
+
+    start, hard = network.initial(text, problem), learned(np.where(x[:, 0] > 0, 2, 0))
+    np.testing.assert_array_equal(hard["head.weight"][1], start["head.weight"][1])
+    assert (hard["head.weight"][0] != start["head.weight"][0]).any()
+    told = np.eye(3)[np.where(x[:, 0] > 0, 2, 0)] * 0.5 + np.array([0.0, 0.5, 0.0])  # half of it of a class unseen
+    soft = learned(training.restricted(told, seen))
+    for name, weights in hard.items():
+        np.testing.assert_allclose(soft[name], weights, atol=1e-5)
+
+
+def test_many_clients_in_shared_steps_learn_what_each_learns_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    problem = Problem("multiclass", ("a", "b", "c"), tuple(f"x{i}" for i in range(7)), (3.0,) * 7, 1000)
+    jobs = []
+    for k, count in enumerate([1, 31, 32, 33, 64, 100, 5, 77, 2]):
+        x, y = rng.standard_normal((count, 7)), rng.integers(0, 3 if k % 2 else 2, count)
+        jobs.append(Job(x, y, seed=k, seen=np.bincount(y, minlength=3) > 0 if k % 3 else None))
+    for text in ("linear", "mlp:hidden=16x8"):
+        fresh = network.module_with(text, problem, network.initial(text, problem))
+        for size in (128, 2):
+            monkeypatch.setattr(training, "TOGETHER", size)
+            many = training.fit_many(fresh, jobs, training.loss_of(problem), Training(epochs=3))
+            for job, found in zip(jobs, many, strict=True):
+                alone = network.module_with(text, problem, network.initial(text, problem))
+                training.fit(alone, job, training.loss_of(problem), Training(epochs=3))
+                for name, weights in network.state(alone).items():
+                    np.testing.assert_array_equal(found[name], weights)
+    text = "cnn5:shape=8x8x1"
+    assert not training.stacks(network.module_with(text, _image(), network.initial(text, _image())))
+
+
+def _image() -> Problem:
+    return Problem("binary", ("a", "b"), tuple(f"x{i}" for i in range(64)), (1.0,) * 64, 100)

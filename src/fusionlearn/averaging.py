@@ -96,6 +96,11 @@ def counts_of(y: NDArray[Any], problem: Problem) -> dict[str, NDArray[np.int64]]
     return counts
 
 
+def seen(y: NDArray[Any], problem: Problem) -> NDArray[np.bool_] | None:
+    """(c,) which classes a client holds; None for regression."""
+    return counts_of(y, problem)["class_count"] > 0 if problem.labels else None
+
+
 def check_counts(summary: Arrays, place: str) -> None:
     """Errors: UpdateError when the classes' rows are not the rows."""
     if "class_count" in summary and int(summary["class_count"].sum()) != int(summary["count"]):

@@ -30,6 +30,7 @@ from fusionlearn import arrays, averaging, network, training
 from fusionlearn.arrays import Arrays, ArraySpec, Data, as_numpy
 from fusionlearn.averaging import WeightSums
 from fusionlearn.method import Method, Moments
+from fusionlearn.network import Weights
 from fusionlearn.problem import Problem
 
 
@@ -51,7 +52,7 @@ class Average(Method):
 
     def __post_init__(self) -> None:
         network.parse(self.network)
-        self._training(0)
+        self._training()
 
     @property
     def additive(self) -> bool:
@@ -81,14 +82,21 @@ class Average(Method):
         """`local["checkpoint"]` names a file to resume from when training is interrupted."""
         x, y = as_numpy(data["x"]), as_numpy(data["y"])
         module = network.module_with(self.network, problem, network.start(self.network, problem, prior, self.seed))
-        settings = self._training(int(rng.integers(2**31)))
-        kept = training.checkpoint_of(local, "average")
-        counts = averaging.counts_of(y, problem)
-        loss = training.loss_of(
-            problem, counts["class_count"] > 0 if problem.labels and self.classes == "seen" else None
-        )
-        training.fit(module, x, y, loss, settings, checkpoint=kept)
-        return WeightSums(self.network, problem).encode(network.state(module), counts)
+        job, kept = self._job(x, y, problem, rng), training.checkpoint_of(local, "average")
+        training.fit(module, job, training.loss_of(problem), self._training(), checkpoint=kept)
+        return self._summary(network.state(module), y, problem)
+
+    def summarize_many(
+        self, datasets: Sequence[Data], problem: Problem, prior: Arrays, *, rngs: Sequence[np.random.Generator]
+    ) -> list[dict[str, Any]]:
+        """Small networks of many clients in shared steps; others one after another."""
+        module = network.module_with(self.network, problem, network.start(self.network, problem, prior, self.seed))
+        if not training.shares(module, self._training()):
+            return [self.summarize(data, problem, prior, rng=rng) for data, rng in zip(datasets, rngs, strict=True)]
+        rows = [(as_numpy(data["x"]), as_numpy(data["y"])) for data in datasets]
+        jobs = [self._job(x, y, problem, rng) for (x, y), rng in zip(rows, rngs, strict=True)]
+        found = training.fit_many(module, jobs, training.loss_of(problem), self._training())
+        return [self._summary(weights, y, problem) for weights, (_, y) in zip(found, rows, strict=True)]
 
     def fuse(
         self,
@@ -122,15 +130,20 @@ class Average(Method):
     ) -> dict[str, NDArray[Any]]:
         """The network trained on labelled public rows."""
         module = network.module_with(self.network, problem, network.start(self.network, problem, prior, self.seed))
-        settings = self._training(int(rng.integers(2**31)))
-        training.fit(module, as_numpy(data["x"]), as_numpy(data["y"]), training.loss_of(problem), settings)
+        job = training.Job(as_numpy(data["x"]), as_numpy(data["y"]), int(rng.integers(2**31)))
+        training.fit(module, job, training.loss_of(problem), self._training())
         return network.named(network.state(module))
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         counts = summary["class_count"].astype(np.float64) if problem.labels else None
         return Moments(float(summary["count"]), counts, None, None)
 
-    def _training(self, seed: int) -> training.Training:
-        return training.Training(
-            self.epochs, self.batch_size, self.rate, self.momentum, self.decay, self.precision, seed
-        )
+    def _training(self) -> training.Training:
+        return training.Training(self.epochs, self.batch_size, self.rate, self.momentum, self.decay, self.precision)
+
+    def _job(self, x: NDArray[Any], y: NDArray[Any], problem: Problem, rng: np.random.Generator) -> training.Job:
+        seen = averaging.seen(y, problem) if self.classes == "seen" else None
+        return training.Job(x, y, int(rng.integers(2**31)), seen)
+
+    def _summary(self, weights: Weights, y: NDArray[Any], problem: Problem) -> dict[str, Any]:
+        return dict(WeightSums(self.network, problem).encode(weights, averaging.counts_of(y, problem)))

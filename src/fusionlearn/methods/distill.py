@@ -71,7 +71,7 @@ class Distill(Method):
 
     def __post_init__(self) -> None:
         network.parse(self.student)
-        self._training(0)
+        self._training()
         if not 0 <= self.mix <= 1:
             raise SettingsError(f"distill: mix is {self.mix}; it may be 0 (labels only) to 1 (teacher only).")
         if not 0.1 <= self.temperature <= 100:
@@ -113,14 +113,14 @@ class Distill(Method):
         start, counts = self._start(problem, prior), averaging.counts_of(y, problem)
         targets = self.targets(teaches, x, y, problem, prior, rng)
         module = network.module_with(self.student, problem, start)
-        training.fit(
-            module,
-            np.concatenate([x, _public(prior, problem)]).astype(np.float32),
-            targets,
-            self._loss(problem, counts["class_count"] > 0 if problem.labels and self.classes == "seen" else None),
-            self._training(int(rng.integers(2**31))),
-            checkpoint=training.checkpoint_of(local, "student"),
-        )
+        seen = averaging.seen(y, problem) if self.classes == "seen" else None
+        if seen is not None:
+            halves = np.split(targets, 2, axis=1)
+            targets = np.hstack([training.restricted(half, seen) for half in halves])
+        learned = np.concatenate([x, _public(prior, problem)]).astype(np.float32)
+        job = training.Job(learned, targets, int(rng.integers(2**31)), seen)
+        kept = training.checkpoint_of(local, "student")
+        training.fit(module, job, self._loss(problem), self._training(), checkpoint=kept)
         student = network.state(module)
         if self.additive:
             return WeightSums(self.student, problem).encode(student, counts)
@@ -205,7 +205,8 @@ class Distill(Method):
         """The student trained on labelled public rows, and the first `public_rows` of them without labels."""
         module = network.module_with(self.student, problem, self._start(problem, prior))
         x, y = as_numpy(data["x"]), as_numpy(data["y"])
-        training.fit(module, x, y, training.loss_of(problem), self._training(int(rng.integers(2**31))))
+        job = training.Job(x, y, int(rng.integers(2**31)))
+        training.fit(module, job, training.loss_of(problem), self._training())
         kept = {PUBLIC: x[: self.public_rows].astype(np.float32)} if self.public_rows else {}
         return {**network.named(network.state(module)), **kept}
 
@@ -216,19 +217,17 @@ class Distill(Method):
     def _start(self, problem: Problem, prior: Arrays) -> Weights:
         return network.start(self.student, problem, prior, self.seed)
 
-    def _training(self, seed: int) -> training.Training:
-        return training.Training(
-            self.epochs, self.batch_size, self.rate, self.momentum, self.decay, self.precision, seed
-        )
+    def _training(self) -> training.Training:
+        return training.Training(self.epochs, self.batch_size, self.rate, self.momentum, self.decay, self.precision)
 
     def _soften(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
         powers = np.clip(probability, 1e-12, None) ** (1.0 / self.temperature)
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
-    def _loss(self, problem: Problem, seen: NDArray[np.bool_] | None = None) -> training.Loss:
+    def _loss(self, problem: Problem) -> training.Loss:
         if not problem.labels:
             return training.loss_of(problem)
-        entropy, c = training.loss_of(problem, seen), problem.num_classes
+        entropy, c = training.loss_of(problem), problem.num_classes
 
         def loss(scores: Any, targets: Any) -> Any:
             # T² keeps the teacher's gradients as large as the labels', whatever the temperature.
@@ -262,7 +261,8 @@ class Distill(Method):
         targets = np.hstack([self._soften(together), together]) if problem.labels else together
         module = network.module_with(self.student, problem, weights)
         taught = dataclasses.replace(self, mix=1.0)
-        training.fit(module, rows, targets, taught._loss(problem), self._training(int(rng.integers(2**31))))
+        job = training.Job(rows, targets, int(rng.integers(2**31)))
+        training.fit(module, job, taught._loss(problem), self._training())
         return network.state(module)
 
 

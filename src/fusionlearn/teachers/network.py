@@ -31,7 +31,7 @@ class NetworkTeacher(Teacher):
 
     def __post_init__(self) -> None:
         network.parse(self.network)
-        self._training(0)
+        self._training()
 
     def fit(self, x: NDArray[Any], y: NDArray[Any], problem: Problem, *, rng: np.random.Generator) -> Taught:
         if (same := constant(y, problem)) is not None:
@@ -39,7 +39,7 @@ class NetworkTeacher(Teacher):
         seed = int(rng.integers(2**31))
         weights = network.initial(self.network, problem, seed)
         module = network.module_with(self.network, problem, weights)
-        training.fit(module, x, y, training.loss_of(problem), self._training(seed))
+        training.fit(module, training.Job(x, y, seed), training.loss_of(problem), self._training())
 
         def answer(rows: NDArray[Any]) -> NDArray[np.float64]:
             found = training.scores(module, rows)
@@ -47,7 +47,5 @@ class NetworkTeacher(Teacher):
 
         return Taught(answer, 4 * network.num_weights(self.network, problem))
 
-    def _training(self, seed: int) -> training.Training:
-        return training.Training(
-            self.epochs, self.batch_size, self.rate, self.momentum, self.decay, self.precision, seed
-        )
+    def _training(self) -> training.Training:
+        return training.Training(self.epochs, self.batch_size, self.rate, self.momentum, self.decay, self.precision)
