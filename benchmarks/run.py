@@ -86,11 +86,11 @@ def bars(found: Results) -> Iterator[tuple[str, str, str, bool]]:
             rate >= 0.60,
         )
     last = many["runs"][-1]
+    busy = f"at a load of {many['machine']['load']} on {many['machine']['cores']} cores"
     yield (
         f"`fusionlearn fuse`: {last['updates']:,} signed updates of {many['columns']} columns",
         "10 s",
-        f"{last['processor_seconds']:.1f} s of processor time; {last['seconds']:.1f} s by the clock, "
-        f"at a load of {many['machine']['load']} on {many['machine']['cores']} cores",
+        f"{last['processor_seconds']:.1f} s of processor time; {last['seconds']:.1f} s by the clock, {busy}",
         last["processor_seconds"] <= 10,
     )
     first = many["runs"][0]
