@@ -42,7 +42,7 @@ def test_exact_methods_equal_their_pooled_model(result):
 
 def test_bytes_and_contacts_are_counted(result):
     assert all(row["contacts"] == 1 and row["bytes"] > 1000 for row in result["fused"])
-    gram = 8 * 1025 * 1026 // 2
+    gram = 8 * 1537 * 1538 // 2
     assert result["fused"][-1]["bytes"] == pytest.approx(gram, rel=0.03)
 
 
@@ -58,7 +58,7 @@ def test_the_table_fits_a_terminal(result, width):
     for row in result["fused"]:
         [line] = [line for line in lines if f"fused {row['name']} " in line]
         assert f"{row['accuracy']:.1%}" in line
-    assert "4.3 MB" in text
+    assert "9.6 MB" in text
 
 
 def test_whole_process_for_machines(tmp_path):

@@ -34,7 +34,7 @@ CLIENTS = 20
 ALPHA = 0.1
 PIXELS = 64
 DARKEST = 16  # pixels are whole numbers from 0 to 16
-FEATURES = (256, 1024)  # random features, small and large
+FEATURES = (256, 1536)  # random features, small and large
 
 # Name in the table, method, number of random features (0: the columns themselves). The last is the headline.
 FUSED: Sequence[tuple[str, str, int]] = (
