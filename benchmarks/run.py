@@ -117,7 +117,7 @@ def bars(found: Results) -> Iterator[tuple[str, str, str, bool]]:
     yield "`import fusionlearn` beyond `import numpy`", "0.10 s", f"{seconds:.3f} s", seconds <= 0.10
     headline = found["digits"]["headline"]
     yield (
-        f"`ridge` on 1,536 random features against the best pooled model, {len(found['digits']['seeds'])} fresh seeds",
+        f"`ridge` on 2,048 random features against the best pooled model, {len(found['digits']['seeds'])} fresh seeds",
         "half a point, in the mean",
         f"{100 * headline['mean_difference']:+.2f} points",
         headline["mean_difference"] >= -headline["loss"],
