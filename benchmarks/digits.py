@@ -1,7 +1,7 @@
 """The demo's accuracies over seeds nobody has looked at: fused beside the best pooled model.
 
 Each seed draws another halving of scikit-learn's digits and another partition over twenty clients. The headline is
-`ridge` on 1,024 random features, its rival the best of the pooled models on each seed's own test rows, which favours
+`ridge` on 2,048 random features, its rival the best of the pooled models on each seed's own test rows, which favours
 the rivals: nobody could have known beforehand which it would be.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from fusionlearn import demo
 
-SEEDS = tuple(range(1000, 1020))
+SEEDS = tuple(range(5000, 5020))
 LOSS = 0.005  # half a point
 
 

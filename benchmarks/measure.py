@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+LAUNCH = Path(__file__).resolve().parent / "launch.py"
 COMMAND = (sys.executable, "-m", "fusionlearn")
 MIB = 2**20
 
@@ -47,29 +49,14 @@ def run(command: Sequence[object], *, address_space: int | None = None, **settin
     Errors: RuntimeError with what the command said when it fails.
     """
 
-    def limit() -> None:
-        import resource
-
-        if address_space is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
-
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [str(part) for part in command],
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(LAUNCH), str(address_space or 0), *map(str, command)],
         cwd=ROOT,
         env=os.environ | settings,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         encoding="utf-8",
-        preexec_fn=limit,
+        check=False,
     )
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)  # `process.wait` would not tell the memory
-    seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    if process.returncode:
-        raise RuntimeError(f"exit code {process.returncode}: {said.strip()}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()}")
+    return Cost(**json.loads(done.stdout))

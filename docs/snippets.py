@@ -11,8 +11,8 @@ On a page, from top to bottom, in one empty folder that also holds a copy of exa
     ```toml title="a.toml"  any language: the block is first written to this file
     <!-- not run: reason -->  above a block: it is only read
 
-`make demo` runs as `fusionlearn demo`; `make test` is not run. Any duration equals any other, and so do digests, keys, runs
-of blanks and box lines; … matches anything within a line, and on a line of its own any number of lines.
+`make demo` runs as `fusionlearn demo`; `make test` is not run. Any duration equals any other, and so do digests, keys,
+runs of blanks and box lines; … matches anything within a line, and on a line of its own any number of lines.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ import pytest
 
 from fusionlearn import method
 from fusionlearn.errors import SettingsError, UpdateError
+from fusionlearn.methods.ensemble import GRID
 from fusionlearn.problem import Problem
 
 
@@ -121,3 +122,55 @@ def test_moments_and_refusals():
         method.make("ensemble", {"temper": -1.0})
     assert subject.sensitivity(of, {}) is None
     assert subject.moments(summary, problem(2, classes=0)).class_count is None
+
+
+def test_penalties_are_public_and_coarse():
+    assert pytest.approx([10.0 ** (step / 2) for step in range(-6, 3)]) == list(GRID)
+
+
+def test_heads_larger_than_any_honest_one_are_refused_at_the_limit():
+    rng = np.random.default_rng(8)
+    x, of, subject = cluster((0, 0), 40, rng), problem(2), method.make("ensemble")
+    summary = subject.summarize({"x": x, "y": (x[:, 0] > 0).astype(int)}, of, {}, rng=rng)
+    for name in ("weights", "bias"):
+        subject.check({**summary, name: np.full_like(summary[name], 1e12)}, of, {}, "here")
+        subject.check({**summary, name: np.full_like(summary[name], -1e12)}, of, {}, "here")
+        for beyond in (1.0001e12, -1.0001e12):
+            with pytest.raises(UpdateError, match=name):
+                subject.check({**summary, name: np.full_like(summary[name], beyond)}, of, {}, "here")
+    for name, top in (("mean", 10.0), ("variance", 100.0)):
+        subject.check({**summary, name: np.full_like(summary[name], top)}, of, {}, "here")
+        with pytest.raises(UpdateError, match=name):
+            subject.check({**summary, name: np.full_like(summary[name], top * 1.001)}, of, {}, "here")
+    with pytest.raises(UpdateError, match="rows, the task allows"):
+        subject.check({**summary, "class_count": np.array([1, 1000])}, of, {}, "here")
+    subject.check({**summary, "class_count": np.array([0, 1000])}, of, {}, "here")
+
+
+def test_how_far_a_voice_carries():
+    """The formula of the docstring, written out for two clients and one point."""
+    rng = np.random.default_rng(9)
+    of, subject = problem(2), method.make("ensemble", {"temper": 1.5})
+    parts = [
+        (x := cluster((-1, 0), 30, rng), (x[:, 0] > -1).astype(int)),
+        (z := cluster((1, 1), 50, rng), (z[:, 1] > 1).astype(int)),
+    ]
+    summaries = [subject.summarize({"x": x, "y": y}, of, {}, rng=rng) for x, y in parts]
+    model, _ = subject.fuse(summaries, of, {}, rng=rng)
+    point = np.array([[0.3, 0.4]])
+    voices, votes = [], []
+    for x, y in parts:
+        mean, variance = x.mean(0), x.var(0)
+        density = np.exp(-0.5 * ((point[0] - mean) ** 2 / variance + np.log(variance)).mean() * 1.5)
+        voices.append(len(x) * density * np.bincount(y, minlength=2))
+    for summary in summaries:
+        score = point @ summary["weights"] + summary["bias"]
+        votes.append(
+            np.clip(score[0], 0, 1)
+        )  # two scores that sum to 1: the nearest probabilities are the clipped ones
+    counts = sum(np.bincount(y, minlength=2) for _, y in parts)
+    voices = np.array(voices) / counts
+    mixed = (voices * votes).sum(axis=0) / voices.sum(axis=0)
+    assert subject.predict(model, {"x": point}, of, {})["probability"][0] == pytest.approx(
+        mixed / mixed.sum(), rel=1e-9
+    )

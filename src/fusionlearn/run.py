@@ -185,7 +185,8 @@ def client_pass(
     if rows - dropped > task.max_records:
         told = f"has {rows - dropped} rows, the task allows {task.max_records} over all clients"
         raise DataError(place, [Fault("", told, hint="ask the coordinator for a task with a larger max_records")])
-    task.method.check(total, task.problem, task.prior, place)
+    # Names, shapes and bounds; whether the sums are those of real rows is for the server to doubt.
+    arrays.check(total, task.method.declare(task.problem, task.prior), place)
     return Passed(Update(digest(task), total, replaces=replaces, nonce=nonce_of(32).hex()), rows, dropped, clipped)
 
 
