@@ -401,7 +401,7 @@ def pretrain(
         "task": str(output), "digest": file.digest(made), "signer": made.signer, "bytes": size, "arrays": filled,
     }  # fmt: skip
     _result(
-        as_json, value, [f"Wrote {output} ({_size(size)}): {len(filled)} prior arrays learned. {_signer_text(made)}"]
+        as_json, value, [f"Wrote {output} ({_size(size)}): {len(filled)} prior arrays learned, {_signer_text(made)}"]
     )
 
 
