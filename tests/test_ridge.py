@@ -8,7 +8,7 @@ import pytest
 import fusionlearn as fl
 from fusionlearn import arrays, method, sums
 from fusionlearn.errors import SettingsError, UpdateError
-from fusionlearn.methods.ridge import GRID
+from fusionlearn.heads import GRID
 from fusionlearn.problem import Problem
 
 RNG = np.random.default_rng(0)
@@ -193,14 +193,15 @@ def test_moments_of_weighted_classes():
 @pytest.mark.parametrize("classes", [0, 2])
 def test_sensitivity_bounds_what_one_record_changes(classes):
     of, subject = problem(3, ["a", "b"][:classes]), method.make("ridge")
-    grids = subject._grids(of)
+    grids = subject._sums(of).grids()
     worst = 0.0
     for seed in range(20):
         rng = np.random.default_rng(seed)
         x = np.where(rng.random((1, 3)) < 0.8, rng.choice([-6.0, 6.0], (1, 3)), rng.uniform(-6, 6, (1, 3)))
         y = rng.integers(0, 2, 1) if classes else rng.choice([-10.0, 10.0], 1)
         summary = subject.summarize({"x": x, "y": y}, of, {}, rng=rng)
-        gram, moment, square = subject._decode(summary, of)
+        real = subject._sums(of).decode(summary)
+        gram, moment, square = real.gram, real.moment, real.square
         worst = max(worst, math.sqrt((gram**2).sum() + (moment**2).sum() + (square**2).sum()))
     assert worst <= subject.sensitivity(of, {}) * (1 + 1e-9)
     assert worst >= 0.99 * subject.sensitivity(of, {})
