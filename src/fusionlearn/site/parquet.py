@@ -25,14 +25,14 @@ class ParquetTable:
         self.path, self.fraction, self.takes_numbers = path, 0.0, False
         try:
             self.arrow = importlib.import_module("pyarrow")
-            self.library = importlib.import_module("pyarrow.parquet")
+            self.parquet = importlib.import_module("pyarrow.parquet")
         except ModuleNotFoundError:
             raise MissingExtra("reading Parquet", "pyarrow", "parquet") from None
         with self.path.open("rb") as file:
             if file.read(4) != b"PAR1":
                 raise broken(path, "is not a Parquet file", HINT)
         try:
-            with self.library.ParquetFile(path) as file:
+            with self.parquet.ParquetFile(path) as file:
                 self.rows = int(file.metadata.num_rows)
                 self.names = tuple(file.schema_arrow.names)
         except (self.arrow.ArrowException, OSError, ValueError):
@@ -44,7 +44,7 @@ class ParquetTable:
         size = max(1, min(2**16, BATCH_CELLS // max(1, len(names))))
         done = 0
         try:
-            with self.library.ParquetFile(self.path) as file:
+            with self.parquet.ParquetFile(self.path) as file:
                 for part in file.iter_batches(batch_size=size, columns=names, use_threads=False):
                     columns: dict[str, Cells] = {name: self._cells(name, part.column(name)) for name in names}
                     count = part.num_rows
