@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fusionlearn import method
+from fusionlearn import method, sums
 from fusionlearn.errors import SettingsError, UpdateError
 from fusionlearn.methods.ensemble import GRID
 from fusionlearn.problem import Problem
@@ -174,3 +174,19 @@ def test_how_far_a_voice_carries():
     assert subject.predict(model, {"x": point}, of, {})["probability"][0] == pytest.approx(
         mixed / mixed.sum(), rel=1e-9
     )
+
+
+def test_it_promises_neither_sums_nor_exactness():
+    assert method.make("ensemble").additive is False
+    assert method.make("ensemble").exact is False
+
+
+def test_the_only_row_of_a_class_has_its_whole_voice():
+    rng = np.random.default_rng(10)
+    x, of = cluster((0, 0), 40, rng), problem(2, 3)
+    lonely = np.array([[6.0, 6.0]])
+    y = (x[:, 0] > 0).astype(int)
+    answers, _, summaries = fit(of, (np.vstack([x, lonely]), np.append(y, 2)))
+    head = np.vstack([x, lonely]) @ summaries[0]["weights"] + summaries[0]["bias"]
+    # One client that holds all of every class is heard fully on each: its own nearest probabilities, unchanged.
+    assert answers(np.vstack([x, lonely])) == pytest.approx(sums.to_simplex(head), abs=1e-12)

@@ -101,6 +101,7 @@ def ridge(sums: Standardised, num_rows: float, penalties: Sequence[float]) -> Ri
         fit for fit in fits if fit[0] <= best * (1 + 1e-9) or not np.isfinite(best)
     )
     weights = vectors @ (inverse[:, None] * rotated)
+    weights[sums.constant] = 0.0  # which they are, up to rounding
     covariance = (vectors * (inverse**2 * values)) @ vectors.T
     chosen = score if len(fits) > 1 else float("nan")
     return RidgeFit(weights, penalty, chosen, freedom, residual, covariance)

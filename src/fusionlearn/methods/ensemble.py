@@ -111,11 +111,10 @@ class Ensemble(Method):
         heard = self._heard(model, x, counts.sum(axis=1))  # (K, n)
         scores = np.zeros((len(x), problem.num_classes))
         said = np.zeros_like(scores)
-        coverage = counts / np.maximum(counts.sum(axis=0), 1.0)
         for k in range(len(counts)):
             head = x @ model["weights"][k] + model["bias"][k]
             if problem.labels:
-                voice = heard[k][:, None] * coverage[k]
+                voice = heard[k][:, None] * counts[k]  # n_kc for n_kc / n_c: `said` divides by n_c alike
                 scores += voice * sums.to_simplex(head)
                 said += voice
             else:
