@@ -191,3 +191,44 @@ def test_size_varies_by_client_and_stays_within_what_is_declared():
     sizes = {n: summarize(subject, of, rows(n, seed=n))["feature"].size for n in (1, 2, 12, 400)}
     assert sizes[1] == 4  # a leaf each
     assert sizes[12] < sizes[400] <= 4 * 31
+
+
+def test_limits_are_met_exactly(grown):
+    of, subject, summary, _ = grown
+    top = subject.declare(of, {})
+    assert top["value"].shape[0].most == 3 * 15
+    assert top["feature"].shape[0].most == 3 * 15
+    assert (top["left"].high, top["right"].high, top["root"].high) == (44, 44, 44)
+    full = changed(summary, "class_count", 0, 1000 - int(summary["class_count"][1]))
+    subject.check(full, of, {}, "here")
+    lonely = changed(changed(summary, "class_count", 0, 1), "class_count", 1, 0)
+    subject.check(lonely, of, {}, "here")
+    with pytest.raises(UpdateError, match="rows, the task allows"):
+        subject.check(changed(lonely, "class_count", 0, 0), of, {}, "here")
+
+
+def test_a_class_of_one_row_is_a_class():
+    x, y = np.vstack([np.zeros((20, 4)), np.full((1, 4), 5.0)]), np.append(np.zeros(20, int), 1)
+    of, subject = problem(4), method.make("forest", {"trees": 9})
+    parts = [(x[:20], y[:20]), (x[20:], y[20:])]
+    model, findings = subject.fuse(
+        [summarize(subject, of, part) for part in parts], of, {}, rng=np.random.default_rng(0)
+    )
+    assert findings["absent_classes"] == []
+    assert subject.predict(model, {"x": x}, of, {})["probability"] == pytest.approx(0.5)  # one each: nobody knows
+
+
+def test_many_rows_are_walked_in_pieces_of_bounded_size(monkeypatch, grown):
+    from fusionlearn.methods import forest
+
+    of, subject, summary, _ = grown
+    model, _ = subject.fuse([summary], of, {}, rng=np.random.default_rng(0))
+    fresh = rows(100, seed=8)[0]
+    whole = subject.predict(model, {"x": fresh}, of, {})["probability"]
+    assert forest.CELLS == 4_194_304
+    seen = []
+    walk = forest._walk
+    monkeypatch.setattr(forest, "CELLS", 30)
+    monkeypatch.setattr(forest, "_walk", lambda model, x: seen.append(len(x)) or walk(model, x))
+    assert (subject.predict(model, {"x": fresh}, of, {})["probability"] == whole).all()
+    assert seen == [10] * 10
