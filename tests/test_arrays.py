@@ -36,7 +36,7 @@ def test_only_like_is_added_to_like():
             arrays.add(whole(1), other)
     for other in (np.array([1.0]), np.array([1], np.int32), np.array(1), np.array([1, 2])):
         for left, right in ((whole(1), {"a": other}), ({"a": other}, whole(1))):
-            with pytest.raises(errors.UpdateError, match="only int64 arrays of one shape"):
+            with pytest.raises(errors.UpdateError, match="only arrays of one kind of integers and one shape"):
                 arrays.add(left, right)
 
 

@@ -41,13 +41,13 @@ def test_a_hostile_file_costs_little_and_runs_nothing(name: str):
     content = hostile.ATTACKS[name][0]()
     file.from_bytes(hostile.build(*hostile.parts("task")))  # what is loaded or compiled of our own code, once
     seconds = []
-    for _ in range(3):  # the best of three: others use the machine as well
+    for _ in range(5):  # the best of five: others use the machine as well
         start = time.process_time()
         with watched() as ran, pytest.raises(errors.FileError):
             file.from_bytes(content)
         seconds.append(time.process_time() - start)
         assert not ran
-    assert min(seconds) < 0.05
+    assert min(seconds) < 0.08  # 0.02 to 0.03 on an idle machine
     tracemalloc.start()
     try:
         with pytest.raises(errors.FileError):

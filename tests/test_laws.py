@@ -28,7 +28,8 @@ SETTINGS = {
     "distill_head": [{"folds": 2}, {"mix": 0.0}],
 }
 CONFIGURED = [(name, values) for name in sorted(method.METHODS) for values in SETTINGS.get(name, [{}])]
-AFTER = {"random_features": ["table"]}
+AFTER = {"random_features": ["table"], "project": ["table"]}
+OF_THEIR_OWN = {"identity", "backbone", "onnx", "patches", "ngrams"}  # read numbers, images or text only: own tests
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,12 +60,10 @@ def test_class_weights_keep_the_laws():
     testing.check_method(method.make("ridge", {"class_weights": [1.0, 4.0]}), kinds=["binary"])
 
 
-@pytest.mark.parametrize("name", sorted(encoder.ENCODERS))
+@pytest.mark.parametrize("name", sorted({*encoder.ENCODERS} - OF_THEIR_OWN))
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_every_encoder_keeps_its_promises(name, seed):
-    if name == "identity":  # reads numbers only; tests/test_encoders.py gives it some
-        pytest.skip("identity refuses categories")
     testing.check_encoder(encoder.make(name), after=AFTER.get(name, ()), tries=1, seed=seed)
 
 

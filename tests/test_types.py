@@ -51,7 +51,7 @@ def test_the_bounds_of_records_and_bytes():
     most = 2**34 + 256 * 1024
     assert dataclasses.replace(task, max_bytes=most).max_bytes == most
     for size in (declared - 1, -1, 1, most + 1):
-        refused(f"max_bytes is {size}, .* takes {declared} bytes", max_bytes=size)
+        refused(f"max_bytes is {size}, .* {declared} ", max_bytes=size)
 
 
 def test_who_may_answer():

@@ -96,11 +96,16 @@ class Task(Noun):
             raise SettingsError("clients are 'open', or at least one public key of 64 hex digits.")
         if self.max_bytes == 0:
             object.__setattr__(self, "max_bytes", declared + HEADER_ROOM)
-        elif not declared <= self.max_bytes <= LARGEST_UPDATE + HEADER_ROOM:
+        elif self.max_bytes > LARGEST_UPDATE + HEADER_ROOM:
+            raise SettingsError(
+                f"max_bytes is {self.max_bytes}, and {LARGEST_UPDATE} are the most an update may take: "
+                f"set it to that or less, or to 0 for the {declared} that '{self.method.name}' needs."
+            )
+        elif declared > self.max_bytes:
             raise SettingsError(
                 f"max_bytes is {self.max_bytes}, but an update of '{self.method.name}' with "
-                f"{self.problem.num_features} features takes {declared} bytes, and {LARGEST_UPDATE} are the most: "
-                f"set it in between or to 0, or put the encoder 'project' last: {self._fewer()}."
+                f"{self.problem.num_features} features takes {declared} bytes: "
+                f"set it to that or more, or to 0, or put the encoder 'project' last: {self._fewer()}."
             )
 
     def _fewer(self) -> str:
