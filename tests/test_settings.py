@@ -129,7 +129,10 @@ MISTAKES = {
         'columns = {age = "number"}\n' + SMALL.replace("[columns.age]\nlow = 0\nhigh = 120\n", ""),
         "'columns.age' is a text; a table is expected.",
     ),
-    "unknown type": (SMALL.replace("low = 0", 'type = "nubmer"\nlow = 0'), 'one of "number", "category", "vector" is'),
+    "unknown type": (
+        SMALL.replace("low = 0", 'type = "nubmer"\nlow = 0'),
+        'one of "number", "category", "vector", "text" is',
+    ),
     "one value": (SMALL + '[columns.sex]\nvalues = ["1"]\n', "[columns.sex] a category needs at least two values"),
     "values that are no list": (SMALL + '[columns.sex]\nvalues = "01"\n', "'columns.sex.values' is a text; a list of"),
     "vector without length": (

@@ -51,6 +51,11 @@ def key(settings: str, *groups: Mapping[str, Array]) -> str:
         digest.update(f"\ngroup {len(group)}".encode())
         for name in sorted(group):
             array = as_numpy(group[name])
+            if array.dtype.kind == "O":  # texts: their bytes, and where each ends, rather than addresses in memory
+                texts = [str(cell).encode("utf-8", "surrogatepass") for cell in array]
+                ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+                digest.update(f"\n{len(name)} {name} texts {len(texts)}\n".encode() + ends.tobytes() + b"".join(texts))
+                continue
             digest.update(f"\n{len(name)} {name} {array.dtype.str} {array.shape}\n".encode())
             digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

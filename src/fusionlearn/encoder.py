@@ -21,6 +21,7 @@ from fusionlearn.problem import LABEL, Schema
 ENCODERS: Mapping[str, str] = {
     "backbone": "fusionlearn.encoders.backbone:Backbone",
     "identity": "fusionlearn.encoders.identity:Identity",
+    "ngrams": "fusionlearn.encoders.ngrams:Ngrams",
     "onnx": "fusionlearn.encoders.onnx:Onnx",
     "patches": "fusionlearn.encoders.patches:Patches",
     "project": "fusionlearn.encoders.project:Project",

@@ -24,7 +24,7 @@ from fusionlearn.encoder import Features
 from fusionlearn.encoders import random_features
 from fusionlearn.errors import MissingExtra, SettingsError
 from fusionlearn.file import digest
-from fusionlearn.problem import Category, NumberLabel, Vector
+from fusionlearn.problem import Category, NumberLabel, Text, Vector
 from fusionlearn.types import Model
 
 OPSET = 17  # of ONNX operators: onnxruntime 1.12 and later
@@ -133,6 +133,7 @@ def _columns(graph: _Graph, model: Model, scaled: bool) -> list[str]:
             hits = graph.step("Equal", codes, graph.put(np.array([known], np.int64)))
             parts.append(graph.step("Cast", hits, to=graph.onnx.TensorProto.DOUBLE))
             continue
+        assert not isinstance(column, Text)  # no encoder that is exported reads text
         value = graph.take(name, ["n", column.length] if isinstance(column, Vector) else ["n"])
         if not isinstance(column, Vector):
             value = graph.step("Unsqueeze", value, graph.put(np.array([1])))

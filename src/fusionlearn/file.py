@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from fusionlearn import encoder, keys, method
 from fusionlearn.arrays import NAME, Arrays, as_numpy
 from fusionlearn.errors import FileError, FusionlearnError, SettingsError, SignatureError
-from fusionlearn.problem import Category, ClassLabel, Column, Number, NumberLabel, Schema, Vector
+from fusionlearn.problem import Category, ClassLabel, Column, Number, NumberLabel, Schema, Text, Vector
 from fusionlearn.types import MAX_ENCODERS, Guarantee, Member, Model, Noun, Privacy, Report, Task, Total, Update
 
 if TYPE_CHECKING:
@@ -693,7 +693,9 @@ _FROM_PARTS: Mapping[str, Callable[[_Entries, Arrays], dict[str, Any]]] = {
     "report": _report_fields,
 }  # fmt: skip
 
-_COLUMN_KINDS: Mapping[str, type[Column]] = {"number": Number, "vector": Vector, "category": Category}
+_COLUMN_KINDS: Mapping[str, type[Column]] = {
+    "number": Number, "vector": Vector, "category": Category, "text": Text,
+}  # fmt: skip
 
 
 def schema_to_json(schema: Schema) -> dict[str, Any]:
@@ -751,6 +753,10 @@ def _typed(name: str, value: Any) -> Any:
     if name == "length":
         if type(value) is not int or not 1 <= value <= 2**20:
             raise SettingsError("the length of a vector column may be 1 to 1048576.")
+        return value
+    if name == "longest":
+        if type(value) is not int:
+            raise SettingsError("'longest' of a text column must be a whole number.")
         return value
     if name == "values":
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

@@ -30,6 +30,7 @@ METHODS: Mapping[str, str] = {
     "ensemble": "fusionlearn.methods.ensemble:Ensemble",
     "forest": "fusionlearn.methods.forest:Forest",
     "gaussian": "fusionlearn.methods.gaussian:Gaussian",
+    "naive_bayes": "fusionlearn.methods.naive_bayes:NaiveBayes",
     "ridge": "fusionlearn.methods.ridge:Ridge",
 }
 GROUP = "fusionlearn.methods"

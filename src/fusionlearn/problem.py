@@ -107,7 +107,19 @@ class Category:
             raise SettingsError("a category needs at least two values, each declared once ('1' and '1.0' are one).")
 
 
-Column: TypeAlias = Number | Vector | Category
+@dataclass(frozen=True)
+class Text:
+    """A column of free text: one sentence or many, which an encoder such as 'ngrams' turns into features."""
+
+    longest: int = 100_000  # the most characters a record may have; a longer one is refused or cut, as the schema says
+    missing: Missing | None = None  # overrides the schema's rule; under "center" what is missing counts as empty
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.longest <= 2**24:
+            raise SettingsError(f"a text column has longest = {self.longest}; it may be 1 to 16777216.")
+
+
+Column: TypeAlias = Number | Vector | Category | Text
 
 
 @dataclass(frozen=True)
@@ -230,7 +242,8 @@ class Schema:
         first_row  number of the first row, for errors when a table is read in pieces
 
         Returns a Table: number columns float64 (NaN where missing and allowed), vector columns (n, length),
-        category columns int64 codes (-1 where missing and allowed), the label under "y": int64 class or scaled float64.
+        category columns int64 codes (-1 where missing and allowed), text columns str objects, the label under "y":
+        int64 class or scaled float64.
         Errors: DataError with every fault of every column.
         """
         return _Reader(self, place, with_label, first_row).read(raw)
@@ -291,6 +304,8 @@ class _Reader:
                 codes = {value: code for code, value in enumerate(column.values)}
                 data[name] = self._codes(name, raw[name], codes, "is not among the task's values")
                 self._missing(name, data[name] == -1)
+            elif isinstance(column, Text):
+                data[name] = self._texts(name, raw[name], column)
             else:
                 data[name] = self._numbers(name, raw[name], column)
         if self.with_label:
@@ -371,6 +386,30 @@ class _Reader:
         known = np.array([_code(value, codes) for value in unique] or [0], dtype=np.int64)
         result = known[inverse.reshape(-1)] if len(unique) else np.zeros(0, np.int64)
         self._fault(name, f"a value {kind}", result == -2, "map it in site.toml or correct it")
+        return result
+
+    def _texts(self, name: str, cells: Any, column: Text) -> NDArray[np.object_]:
+        """Each cell as a str; only an empty cell is missing, for "none" and "?" may well be what somebody wrote."""
+        array = _host(cells)
+        result = np.empty(len(array), dtype=object)
+        if array.ndim != 1:
+            self.faults.append(Fault(name, f"has rows of shape {array.shape[1:]}, one text is expected"))
+            return result
+        strange = np.zeros(len(array), bool)
+        for row, cell in enumerate(array.tolist()):
+            if isinstance(cell, bytes):
+                cell = cell.decode("utf-8", "replace")
+            empty = cell is None or (isinstance(cell, float) and math.isnan(cell))
+            strange[row] = not (empty or isinstance(cell, str))
+            result[row] = "" if empty or strange[row] else cell
+        self._fault(name, "a cell that is no text", strange, "a text column holds text; is another column meant?")
+        self._missing(name, np.array([not cell.strip() for cell in result], dtype=bool) & ~strange)
+        long = np.array([len(cell) > column.longest for cell in result], dtype=bool)
+        if self.schema.out_of_range == "clip":
+            self.clipped += int(long.sum())
+            result[long] = [cell[: column.longest] for cell in result[long]]
+        else:
+            self._fault(name, f"a text of more than {column.longest} characters, the most the task allows,", long)
         return result
 
     def _label(self, cells: Any) -> NDArray[Any]:

@@ -15,13 +15,13 @@ from fusionlearn import encoder, keys, method, run, toml
 from fusionlearn.encoder import Encoder
 from fusionlearn.errors import PrivacyError, SettingsError
 from fusionlearn.method import Method
-from fusionlearn.problem import Category, ClassLabel, Column, Missing, Number, NumberLabel, OutOfRange, Vector
+from fusionlearn.problem import Category, ClassLabel, Column, Missing, Number, NumberLabel, OutOfRange, Text, Vector
 from fusionlearn.toml import Table
 from fusionlearn.types import Mode, Privacy, Task
 
 T = TypeVar("T")
 
-TYPES = ("number", "category", "vector")
+TYPES = ("number", "category", "vector", "text")
 _missing = toml.one_of(*get_args(Missing))
 
 
@@ -81,10 +81,17 @@ def _column(table: Table) -> Column:
         }
     elif kind == "vector":
         settings = {"length": table.take("length", toml.whole), **_range(table)}
+    elif kind == "text":
+        settings = {
+            "longest": table.take("longest", toml.whole, Text.longest),
+            "missing": table.take("missing", _missing, None),
+        }
     else:
         settings = {**_range(table), "missing": table.take("missing", _missing, None)}
     table.done()
-    make: Callable[..., Column] = {"category": Category, "vector": Vector, "number": Number}[kind]
+    make: Callable[..., Column] = {
+        "category": Category, "vector": Vector, "number": Number, "text": Text,
+    }[kind]  # fmt: skip
     return _made(table, partial(make, **settings))
 
 

@@ -16,7 +16,7 @@ import array_api_compat
 from fusionlearn.arrays import Arrays, Data
 from fusionlearn.encoder import Encoder, Features, X
 from fusionlearn.errors import SettingsError
-from fusionlearn.problem import LABEL, Category, Schema, Vector
+from fusionlearn.problem import LABEL, Category, Schema, Text, Vector
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Identity(Encoder):
         names: list[str] = []
         bounds: list[float] = []
         for name, column in schema.columns.items():
+            if isinstance(column, Text):
+                raise SettingsError(
+                    f"encoder 'identity' cannot hold column '{name}', which is text: use 'ngrams' for it."
+                )
             if isinstance(column, Category) or schema.missing_rule(name) in ("center", "indicator"):
                 raise SettingsError(f"encoder 'identity' cannot hold column '{name}': use 'table' for it.")
             length = column.length if isinstance(column, Vector) else 1

@@ -18,7 +18,7 @@ import numpy as np
 from fusionlearn.arrays import Arrays, Data
 from fusionlearn.encoder import Encoder, Features, X
 from fusionlearn.errors import SettingsError
-from fusionlearn.problem import LABEL, Category, Schema, Vector
+from fusionlearn.problem import LABEL, Category, Schema, Text, Vector
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Table(Encoder):
         names: list[str] = []
         bounds: list[float] = []
         for name, column in schema.columns.items():
+            if isinstance(column, Text):
+                raise SettingsError(f"encoder 'table' cannot hold column '{name}', which is text: use 'ngrams' for it.")
             if isinstance(column, Vector):
                 names += [f"{name}[{i}]" for i in range(column.length)]
                 bounds += [column.bound] * column.length
@@ -51,6 +53,7 @@ class Table(Encoder):
         parts = []
         for name, column in schema.columns.items():
             values = data[name]
+            assert not isinstance(column, Text)  # `features` refused it
             if isinstance(column, Category):
                 missing = values == -1
                 parts.append((values[:, None] == np.arange(1, len(column.values))).astype(np.float64))

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusionlearn.errors import SettingsError
-from fusionlearn.problem import Category, ClassLabel, Number, NumberLabel, Schema, Vector, canonical, is_missing
+from fusionlearn.problem import Category, ClassLabel, Number, NumberLabel, Schema, Text, Vector, canonical, is_missing
 from fusionlearn.site.map import DAYS_A_YEAR, ISO_DATE, ColumnMap, SiteMap
 
 Cells: TypeAlias = Sequence[str] | NDArray[Any]
-Declared: TypeAlias = Number | Vector | Category | ClassLabel | NumberLabel
+Declared: TypeAlias = Number | Vector | Category | Text | ClassLabel | NumberLabel
 
 TEXT = "text where a number is expected"
 TEXT_HINT = "correct it, or declare a missing code or the decimal mark in site.toml"
@@ -73,6 +73,10 @@ def _reader(name: str, column: Declared, site_map: SiteMap, names: set[str]) -> 
             raise SettingsError(f"{place} computes a number, but the task says this column holds named values.")
         categories = _Categories(column, how, _Notation.of(how, site_map))
         return Reader(name, (source,), categories.takes_numbers, categories)
+    if isinstance(column, Text):
+        if how.age_at is not None or how.factor != 1 or how.offset != 0 or how.round is not None or how.values:
+            raise SettingsError(f"{place} computes or names a value, but the task says this column holds text.")
+        return Reader(name, (source,), False, _as_texts)
     if how.age_at is not None:
         if isinstance(column, Vector):
             raise SettingsError(f"{place} has 'age_at', but the task says this column holds {column.length} numbers.")
@@ -264,6 +268,17 @@ def scaled(values: NDArray[np.float64], how: ColumnMap) -> NDArray[np.float64]:
             ten = 10.0 ** abs(how.round)
             values = np.rint(values * ten) / ten if how.round > 0 else np.rint(values / ten) * ten
     return values
+
+
+# --- text -----------------------------------------------------------------------------------------------------------
+
+
+def _as_texts(sources: Sequence[Cells]) -> Read:
+    """Free text as it stands; the schema tells what is missing or too long."""
+    cells = sources[0]
+    result = np.empty(len(cells), dtype=object)
+    result[:] = list(_texts(cells))
+    return result, []
 
 
 # --- categories -----------------------------------------------------------------------------------------------------
