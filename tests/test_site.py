@@ -871,8 +871,8 @@ def test_values_are_shown_to_a_terminal_only(tmp_path: Path, task: Path, monkeyp
     assert status == 1 and "on a terminal only" in text and P not in text
     assert P not in drafted.read_text()
     shown: list[str] = []
-    monkeypatch.setattr(cli, "_say", lambda text="": shown.append(text))
-    monkeypatch.setattr("fusionlearn.cli._watched_by_a_person", lambda: True)
+    monkeypatch.setattr("fusionlearn.cli.base.say", lambda text="": shown.append(text))
+    monkeypatch.setattr("fusionlearn.cli.base.watched_by_a_person", lambda: True)
     status, text = call("check", task, export, "--show-values", "--draft", drafted)
     assert P in "".join(shown) and P not in text and P not in drafted.read_text()
 

@@ -1,8 +1,4 @@
-"""The command line: one command for each verb.
-
-Every command has `--help` and `--json`, exits with 0 only on success, and says what is wrong in one sentence: never
-a traceback, never a cell's value.
-"""
+"""The three verbs and what surrounds them, on files: new, pretrain, check, summarize, fuse, predict, evaluate …"""
 
 from __future__ import annotations
 
@@ -10,347 +6,59 @@ import contextlib
 import csv
 import dataclasses
 import json
-import os
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from fusionlearn import __version__, encoder, file, keys, method, run
-from fusionlearn.errors import DataError, FileError, FusionlearnError, PrivacyError, SettingsError, UpdateError
-from fusionlearn.run import Answer
-from fusionlearn.types import SMALL_CELL, Model, Noun, Report, Task, Total, Update
-
-MEMBERS_ROOM = 2**26  # bytes a total's list of members may add to its arrays
-SLOW = 1.0  # seconds after which a progress bar appears
-PREDICT_ROWS = 16_384  # rows predicted at a time
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-# --- what every command shares --------------------------------------------------------------------------------------
-
-
-class Commands(click.Group):
-    """The group of commands; the one place where errors become sentences and exit codes."""
-
-    def main(self, args: Any = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
-        """Run a command; exits with 0 on success, 1 when it is refused, 2 for a wrong command line, 130 on Ctrl-C."""
-        given = list(sys.argv[1:] if args is None else args)
-        as_json = "--json" in given
-        extra["standalone_mode"] = False
-        try:
-            result = super().main(given, prog_name or "fusionlearn", *rest, **extra)
-        except click.ClickException as error:
-            context = getattr(error, "ctx", None)
-            hint = f" See `{context.command_path} --help`." if context is not None else ""
-            _fail(error.format_message() + hint, "Usage", 2, as_json)
-        except (click.Abort, KeyboardInterrupt):
-            _fail("interrupted: nothing was written.", "Interrupted", 130, as_json)
-        except FusionlearnError as error:
-            _fail(str(error), type(error).__name__, 1, as_json)
-        except BrokenPipeError:  # the reader of a pipe has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        except MemoryError:
-            _fail("not enough memory: nothing was written.", "MemoryError", 1, as_json)
-        except Exception as error:  # noqa: BLE001 - a bug of ours: its message might quote a cell, so only its place is told
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{Path(frame.filename).name}:{frame.lineno}"
-            _fail(f"internal error ({type(error).__name__} at {place}); nothing was written.", "Internal", 70, as_json)
-        sys.exit(result if isinstance(result, int) else 0)
-
-
-def _fail(sentence: str, kind: str, code: int, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"ok": False, "error": sentence, "kind": kind}, ensure_ascii=False))
-    click.echo(f"Error: {sentence}", err=True)
-    sys.exit(code)
-
-
-def _say(text: str = "") -> None:
-    """To people, on stderr, so that stdout holds results only."""
-    click.echo(text, err=True)
-
-
-def _result(as_json: bool, value: dict[str, Any], lines: Iterable[str]) -> None:
-    """A command's result: one JSON object for machines, or lines for people."""
-    if as_json:
-        click.echo(json.dumps({"ok": True, **value}, ensure_ascii=False, allow_nan=False))
-    else:
-        for line in lines:
-            click.echo(line)
-
-
-class Bar:
-    """A progress bar that appears only when the work takes longer than a second and somebody watches."""
-
-    def __init__(self, what: str, total: float | None) -> None:
-        self.what, self.total, self.done = what, total, 0.0
-        self.bar: Any = None
-        self.lock = threading.Lock()
-        self.timer = threading.Timer(SLOW, self._show)
-        if sys.stderr.isatty():
-            self.timer.daemon = True
-            self.timer.start()
-
-    def _show(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        with self.lock:
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.bar.add_task(self.what, total=self.total, completed=self.done)
-            self.bar.start()
-
-    def to(self, done: float) -> None:
-        """So much is done, in units of `total`."""
-        self.done = done
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=done)
-
-    def say(self, what: str) -> None:
-        """Another step of the work begins."""
-        self.what = what
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], description=what)
-
-    def step(self) -> None:
-        """One more unit is done."""
-        self.to(self.done + 1)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self.timer.cancel()
-        with self.lock:
-            if self.bar is not None:
-                self.bar.stop()
-
-
-@contextlib.contextmanager
-def _bar(what: str, total: float | None) -> Iterator[Bar]:
-    bar = Bar(what, total)
-    try:
-        yield bar
-    finally:
-        bar.close()
-
-
-def _path(**options: Any) -> Any:
-    return click.Path(path_type=Path, **options)
-
-
-def _json_option(function: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")(function)
-
-
-def _key_options(function: F) -> F:
-    unsigned = click.option("--unsigned", is_flag=True, help="Do not sign the file that is written.")
-    key = click.option(
-        "--key", type=_path(), envvar="FUSIONLEARN_KEY", help="Private key to sign with [default: this user's own]."
-    )
-    return key(unsigned(function))
-
-
-def _trust_options(function: F) -> F:
-    allow = click.option("--allow-unsigned", is_flag=True, help="Accept files nobody signed.")
-    return allow(function)
-
-
-def _map_options(function: F) -> F:
-    show = click.option("--show-values", is_flag=True, help="Show faulty cells, on this terminal only.")
-    mapping = click.option("--map", "map_path", type=_path(), help="How this site's export is written (site.toml).")
-    return mapping(show(function))
-
-
-def _own_key(path: Path | None) -> Any:
-    """The key to sign with; this user's own is made at its first use."""
-    if path is not None:
-        return keys.load(path)
-    own = keys.home() / "key.pem"
-    if not own.exists():
-        keys.save(keys.generate(), own)
-        _say(f"Made your key pair {own} ({keys.fingerprint(keys.public_hex(keys.load(own)))}). Keep the file private.")
-    return keys.load(own)
-
-
-def _signed(noun: Any, key: Path | None, unsigned: bool) -> Any:
-    return noun if unsigned else file.sign(noun, _own_key(key))
-
-
-def _task(path: Path, allow_unsigned: bool) -> Task:
-    """A task file, its signature checked, its signer believed at first contact and held to ever after."""
-    task = file.read(path, Task)
-    if not task.signer:
-        if not allow_unsigned:
-            raise FileError(f"{path} is not signed: ask the coordinator for a signed one, or pass --allow-unsigned.")
-        return task
-    if keys.trust(task.name, task.signer) and not _is_own(task.signer):
-        _say(
-            f"First contact with '{task.name}': signed by {keys.fingerprint(task.signer)}. "
-            f"Compare these digits with the coordinator's by telephone."
-        )
-    return task
-
-
-def _is_own(signer: str) -> bool:
-    """Whether this user's own key signed: nobody telephones themselves."""
-    own = keys.home() / "key.pem.pub"
-    return own.is_file() and own.read_text(encoding="utf-8", errors="replace").strip() == signer
-
-
-def _model(path: Path, allow_unsigned: bool) -> Model:
-    model = file.read(path, Model)
-    if not model.signer:
-        if not allow_unsigned:
-            raise FileError(f"{path} is not signed: ask the coordinator for a signed one, or pass --allow-unsigned.")
-    elif keys.trust(model.name, model.signer) and not _is_own(model.signer):
-        _say(f"First contact with '{model.name}': signed by {keys.fingerprint(model.signer)}.")
-    return model
-
-
-class Answers:
-    """Update and total files, read one at a time, as often as asked."""
-
-    def __init__(self, task: Task, paths: Iterable[Path]) -> None:
-        self.task, self.paths = task, list(paths)
-        self.names: dict[str, str] = {}
-        self.step: Callable[[], None] = lambda: None  # called after each file, for a progress bar
-
-    def __iter__(self) -> Iterator[Answer]:
-        for path in self.paths:
-            answer: Noun = file.read(path, max_bytes=self.task.max_bytes + MEMBERS_ROOM)
-            if not isinstance(answer, Update | Total):
-                raise UpdateError(f"{path} is a {type(answer).__name__.lower()}; updates and totals can be fused.")
-            if isinstance(answer, Update) and path.stat().st_size > self.task.max_bytes:
-                raise UpdateError(f"{path} is larger than the {self.task.max_bytes} bytes the task allows.")
-            self.names[file.digest(answer)] = path.name
-            yield answer
-            self.step()
-
-
-@contextlib.contextmanager
-def _naming(answers: Answers) -> Iterator[None]:
-    """Errors name an update by its digest; people know it by its file's name."""
-    try:
-        yield
-    except UpdateError as error:
-        text = str(error)
-        for name, path in answers.names.items():
-            text = text.replace(f"update {name[:12]}…", f"{path} ({name[:12]}…)", 1)
-            text = text.replace(f"total {name[:12]}…", f"{path} ({name[:12]}…)", 1)
-        raise UpdateError(text) from error
-
-
-def _site_map(path: Path | None) -> Any:
-    from fusionlearn import site
-
-    return site.SiteMap.load(path) if path else site.SiteMap()
-
-
-def _source(path: Path, schema: Any, map_path: Path | None, *, with_label: bool = True) -> Any:
-    from fusionlearn import site
-
-    return site.open_source(path, schema, _site_map(map_path), with_label=with_label)
-
-
-def _tell_ignored(source: Any) -> None:
-    if source.ignored:
-        shown = ", ".join(source.ignored[:8]) + (", …" if len(source.ignored) > 8 else "")
-        _say(
-            f"Ignored {len(source.ignored)} undeclared column{'s' * (len(source.ignored) > 1)}, never loaded: {shown}."
-        )
-
-
-def _watched(source: Any, rows: int, what: str) -> Iterator[Any]:
-    """Pieces of a table, with a progress bar by the share of the file that was read."""
-    with _bar(what, 1.0) as bar:
-        for piece in source.pieces(rows):
-            yield piece
-            bar.to(source.fraction)
-
-
-def _kept(pieces: Iterable[Any], fraction: float, *, held: bool) -> Iterator[Any]:
-    """Of each piece the rows that are held back, or the others."""
-    from fusionlearn import site
-
-    first = 1
-    for piece in pieces:
-        count = max((len(cells) for cells in piece.values()), default=0)
-        chosen = site.hold_out_mask(first, count, fraction) == held
-        first += count
-        yield {name: cells[chosen] for name, cells in piece.items()}
-
-
-@contextlib.contextmanager
-def _showing(show_values: bool, source: Any, schema: Any, held_out: float = 0.0) -> Iterator[None]:
-    """With --show-values and a person at the terminal, the faulty cells go to that terminal, nowhere else.
-
-    Where rows are held out, those left have other numbers than in the file: the faults are looked for again.
-    """
-    from fusionlearn import site
-
-    try:
-        yield
-    except DataError as error:
-        if held_out:
-            faults, _ = site.faults(source, schema)
-            error = DataError(source.place, faults) if faults else error
-        if show_values:
-            _show_cells(source, error.faults)
-        raise error from None
-
-
-def _watched_by_a_person() -> bool:
-    """Whether stderr is a terminal: not a file, a log or another program."""
-    return sys.stderr.isatty()
-
-
-def _show_cells(source: Any, faults: Iterable[Any]) -> None:
-    if not _watched_by_a_person():
-        _say("Values are shown on a terminal only: run the command there.")
-        return
-    with contextlib.suppress(DataError):  # where a file breaks off, the cells above have been shown
-        for row, column, cell in source.cells({(row, fault.column) for fault in faults for row in fault.rows}):
-            _say(f"  row {row}, {column}: {cell!r}")
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} GB"
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="fusionlearn")
-def main() -> None:
-    """One-shot federated learning: each client sends one file, once; the server fuses them into one model.
-
-    A task goes out; each client summarizes its data into one update; the server fuses the updates into one model.
-    Start with `fusionlearn demo`.
-    """
-
+from fusionlearn import encoder, file, keys, method, run
+from fusionlearn.cli.base import (
+    MEMBERS_ROOM,
+    PREDICT_ROWS,
+    Answers,
+    Bar,
+    json_option,
+    kept_rows,
+    key_options,
+    load_map,
+    main,
+    map_options,
+    naming,
+    open_source,
+    own_key,
+    path_type,
+    progress,
+    read_model,
+    read_task,
+    say,
+    show_cells,
+    show_result,
+    showing,
+    signed,
+    sized,
+    tell_ignored,
+    trust_options,
+    watched,
+    watched_by_a_person,
+)
+from fusionlearn.errors import DataError, PrivacyError, SettingsError, UpdateError
+from fusionlearn.types import SMALL_CELL, Model, Noun, Report, Task, Total
 
 # --- the coordinator ------------------------------------------------------------------------------------------------
 
 
 @main.command()
-@click.argument("toml", type=_path())
-@click.option("-o", "--output", type=_path(), required=True, help="The task file to write.")
-@_key_options
-@_json_option
+@click.argument("toml", type=path_type())
+@click.option("-o", "--output", type=path_type(), required=True, help="The task file to write.")
+@key_options
+@json_option
 def new(toml: Path, output: Path, key: Path | None, unsigned: bool, as_json: bool) -> None:
     """Make a signed task from settings (see docs/reference/task-toml.md)."""
     from fusionlearn import settings
 
-    task = _signed(settings.task_from_toml(toml), key, unsigned)
+    task = signed(settings.task_from_toml(toml), key, unsigned)
     file.write(output, task)
     problem = task.problem
     upload = sum(spec.max_bytes for spec in task.method.declare(problem, task.prior).values())
@@ -359,9 +67,9 @@ def new(toml: Path, output: Path, key: Path | None, unsigned: bool, as_json: boo
         "kind": problem.kind, "features": problem.num_features, "method": task.method.name, "upload_bytes": upload,
     }  # fmt: skip
     classes = f", {len(problem.labels)} classes" if problem.labels else ""
-    _result(as_json, value, [
+    show_result(as_json, value, [
         f"Wrote {output}: '{task.name}', {problem.kind}, {problem.num_features} features{classes}.",
-        f"Method {task.method.name}: each client uploads about {_size(upload)}, once.",
+        f"Method {task.method.name}: each client uploads about {sized(upload)}, once.",
         f"Privacy '{task.privacy.mode}', small cells {task.privacy.small_cells}.",
         f"Digest {file.digest(task)[:16]}…, " + _signer_text(task),
     ])  # fmt: skip
@@ -372,14 +80,14 @@ def _signer_text(noun: Noun) -> str:
 
 
 @main.command()
-@click.argument("task_path", metavar="TASK", type=_path())
-@click.argument("public_data", type=_path())
-@click.option("-o", "--output", type=_path(), required=True, help="The task file to write, with its prior filled.")
+@click.argument("task_path", metavar="TASK", type=path_type())
+@click.argument("public_data", type=path_type())
+@click.option("-o", "--output", type=path_type(), required=True, help="The task file to write, with its prior filled.")
 @click.option("--epochs", type=click.IntRange(0), help="Passes over the public rows [default: a client's].")
-@_map_options
-@_trust_options
-@_key_options
-@_json_option
+@map_options
+@trust_options
+@key_options
+@json_option
 def pretrain(
     task_path: Path, public_data: Path, output: Path, epochs: int | None, map_path: Path | None, show_values: bool,
     allow_unsigned: bool, key: Path | None, unsigned: bool, as_json: bool,
@@ -387,21 +95,23 @@ def pretrain(
     """Fill a task's prior from public data: a network's weights, an encoder's filters. Clients start from it."""
     from fusionlearn import pretrain as module
 
-    task = _task(task_path, allow_unsigned)
-    source = _source(public_data, task.schema, map_path)
-    _tell_ignored(source)
-    pieces = list(_watched(source, run.chunk_rows(task), "reading"))
+    task = read_task(task_path, allow_unsigned)
+    source = open_source(public_data, task.schema, map_path)
+    tell_ignored(source)
+    pieces = list(watched(source, run.chunk_rows(task), "reading"))
     data = {name: _joined([piece[name] for piece in pieces]) for name in pieces[0]} if pieces else {}
-    with _showing(show_values, source, task.schema), _training_bar():
+    with showing(show_values, source, task.schema), _training_bar():
         made = module.pretrain(task, data, epochs=epochs, place=source.place)
-    made = _signed(made, key, unsigned)
+    made = signed(made, key, unsigned)
     size = file.write(output, made)
     filled = sorted(set(made.prior) - set(task.prior)) or sorted(made.prior)
     value = {
         "task": str(output), "digest": file.digest(made), "signer": made.signer, "bytes": size, "arrays": filled,
     }  # fmt: skip
-    _result(
-        as_json, value, [f"Wrote {output} ({_size(size)}): {len(filled)} prior arrays learned, {_signer_text(made)}"]
+    show_result(
+        as_json,
+        value,
+        [f"Wrote {output} ({sized(size)}): {len(filled)} prior arrays learned, {_signer_text(made)}"],
     )
 
 
@@ -436,39 +146,39 @@ def _training_bar() -> Iterator[None]:
 
 
 @main.command()
-@click.argument("task_path", metavar="TASK", type=_path())
-@click.argument("update_paths", metavar="UPDATE...", type=_path(), nargs=-1, required=True)
-@click.option("-o", "--output", type=_path(), required=True, help="The model file to write.")
+@click.argument("task_path", metavar="TASK", type=path_type())
+@click.argument("update_paths", metavar="UPDATE...", type=path_type(), nargs=-1, required=True)
+@click.option("-o", "--output", type=path_type(), required=True, help="The model file to write.")
 @click.option(
-    "--report", "report_path", type=_path(), help="Also write the coordinator's report (.json for plain JSON)."
+    "--report", "report_path", type=path_type(), help="Also write the coordinator's report (.json for plain JSON)."
 )
 @click.option(
     "--without", multiple=True, metavar="SIGNER|DIGEST", help="Leave one client out (first 8 digits will do)."
 )
 @click.option("--accept-replacement", is_flag=True, help="Let an update take the place of the one it names.")
-@_trust_options
-@_key_options
-@_json_option
+@trust_options
+@key_options
+@json_option
 def fuse(
     task_path: Path, update_paths: tuple[Path, ...], output: Path, report_path: Path | None, without: tuple[str, ...],
     accept_replacement: bool, allow_unsigned: bool, key: Path | None, unsigned: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Fuse updates and totals into one model: the server's whole job."""
-    task = _task(task_path, allow_unsigned)
+    task = read_task(task_path, allow_unsigned)
     answers = Answers(task, update_paths)
-    with _naming(answers), _bar("fusing", len(answers.paths)) as bar:
+    with naming(answers), progress("fusing", len(answers.paths)) as bar:
         answers.step = bar.step
         model, report = run.fuse(
             task, answers, without=without, accept_replacements=accept_replacement, allow_unsigned=allow_unsigned
         )
-    model = _signed(model, key, unsigned)
+    model = signed(model, key, unsigned)
     report = dataclasses.replace(report, model=file.digest(model))
     if report_path is not None:
         from fusionlearn.report import diagnose
 
-        with _bar("looking at each client", len(answers.paths)) as bar:
+        with progress("looking at each client", len(answers.paths)) as bar:
             answers.step = bar.step
-            report = _signed(diagnose(task, model, report, answers, answers.names), key, unsigned)
+            report = signed(diagnose(task, model, report, answers, answers.names), key, unsigned)
     size = file.write(output, model)
     if report_path is not None:
         _write_report(report_path, report)
@@ -478,7 +188,7 @@ def fuse(
         "members": [list(member) for member in report.members], "findings": findings,
         "report": str(report_path) if report_path else None,
     }  # fmt: skip
-    _result(as_json, value, _fused_lines(task, model, report, output, size, report_path))
+    show_result(as_json, value, _fused_lines(task, model, report, output, size, report_path))
 
 
 def _fused_lines(
@@ -489,7 +199,7 @@ def _fused_lines(
     findings = report.findings
     clients = len(report.members)
     records = f", {findings['records']} records" if "records" in findings else ""
-    yield f"Fused {clients} client{'s' * (clients != 1)}{records} with {task.method.name}: {output} ({_size(size)})."
+    yield f"Fused {clients} client{'s' * (clients != 1)}{records} with {task.method.name}: {output} ({sized(size)})."
     if "penalty" in findings:
         yield f"Penalty {findings['penalty']:.3g} of the records, chosen from the sums."
     if findings.get("repeated"):
@@ -526,62 +236,62 @@ def _write_report(path: Path, report: Report) -> None:
 
 
 @main.command()
-@click.argument("task_path", metavar="TASK", type=_path())
-@click.argument("update_paths", metavar="UPDATE...", type=_path(), nargs=-1, required=True)
-@click.option("-o", "--output", type=_path(), required=True, help="The total file to write.")
-@_trust_options
-@_key_options
-@_json_option
+@click.argument("task_path", metavar="TASK", type=path_type())
+@click.argument("update_paths", metavar="UPDATE...", type=path_type(), nargs=-1, required=True)
+@click.option("-o", "--output", type=path_type(), required=True, help="The total file to write.")
+@trust_options
+@key_options
+@json_option
 def add(
     task_path: Path, update_paths: tuple[Path, ...], output: Path, allow_unsigned: bool, key: Path | None,
     unsigned: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Add updates and totals into one total that knows its members."""
-    task = _task(task_path, allow_unsigned)
+    task = read_task(task_path, allow_unsigned)
     answers = Answers(task, update_paths)
-    with _naming(answers):
+    with naming(answers):
         total = run.add(task, *answers, allow_unsigned=allow_unsigned)
-    _write_total(_signed(total, key, unsigned), output, as_json)
+    _write_total(signed(total, key, unsigned), output, as_json)
 
 
 @main.command()
-@click.argument("task_path", metavar="TASK", type=_path())
-@click.argument("total_path", metavar="TOTAL", type=_path())
-@click.argument("update_paths", metavar="UPDATE...", type=_path(), nargs=-1, required=True)
-@click.option("-o", "--output", type=_path(), required=True, help="The total file to write.")
-@_trust_options
-@_key_options
-@_json_option
+@click.argument("task_path", metavar="TASK", type=path_type())
+@click.argument("total_path", metavar="TOTAL", type=path_type())
+@click.argument("update_paths", metavar="UPDATE...", type=path_type(), nargs=-1, required=True)
+@click.option("-o", "--output", type=path_type(), required=True, help="The total file to write.")
+@trust_options
+@key_options
+@json_option
 def subtract(
     task_path: Path, total_path: Path, update_paths: tuple[Path, ...], output: Path, allow_unsigned: bool,
     key: Path | None, unsigned: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Take members out of a total: what it would have been had they never been added."""
-    task = _task(task_path, allow_unsigned)
+    task = read_task(task_path, allow_unsigned)
     total = file.read(total_path, Total, max_bytes=task.max_bytes + MEMBERS_ROOM)
     answers = Answers(task, update_paths)
-    with _naming(answers):
+    with naming(answers):
         rest = run.subtract(task, total, *answers)
-    _write_total(_signed(rest, key, unsigned), output, as_json)
+    _write_total(signed(rest, key, unsigned), output, as_json)
 
 
 def _write_total(total: Total, output: Path, as_json: bool) -> None:
     size = file.write(output, total)
     members = [list(member) for member in total.members]
     value = {"total": str(output), "digest": file.digest(total), "members": members, "bytes": size}
-    _result(as_json, value, [f"Wrote {output}: a total of {len(members)} update(s), {_size(size)}."])
+    show_result(as_json, value, [f"Wrote {output}: a total of {len(members)} update(s), {sized(size)}."])
 
 
 # --- the client -----------------------------------------------------------------------------------------------------
 
 
 @main.command()
-@click.argument("task_path", metavar="TASK", type=_path())
-@click.argument("data", type=_path())
-@_map_options
-@click.option("--draft", type=_path(), help="Write the drafted site.toml here [default: print it].")
-@_trust_options
-@_json_option
+@click.argument("task_path", metavar="TASK", type=path_type())
+@click.argument("data", type=path_type())
+@map_options
+@click.option("--draft", type=path_type(), help="Write the drafted site.toml here [default: print it].")
+@trust_options
+@json_option
 def check(
     task_path: Path, data: Path, map_path: Path | None, show_values: bool, draft: Path | None, allow_unsigned: bool,
     as_json: bool,
@@ -589,21 +299,21 @@ def check(
     """List all problems of a site's export at once, and draft a site.toml for it."""
     from fusionlearn import site
 
-    task = _task(task_path, allow_unsigned)
-    site_map = _site_map(map_path)
+    task = read_task(task_path, allow_unsigned)
+    site_map = load_map(map_path)
     faults: list[Any] = []
     source: Any = None
     records = None
     try:
         source = site.open_source(data, task.schema, site_map)
-        with _bar("checking", 1.0) as bar:
+        with progress("checking", 1.0) as bar:
             faults, stats = site.faults(source, task.schema, bar.to)
         records = stats.rows
     except DataError as error:
         faults = list(error.faults)
     ignored = list(source.ignored) if source is not None else []
     if source is not None and not as_json:
-        _tell_ignored(source)
+        tell_ignored(source)
     drafted = site.draft(data, task.schema, faults, site_map) if faults else None
     if drafted is not None and draft is not None:
         with file.replacing(draft, "w", encoding="utf-8") as out:
@@ -621,10 +331,10 @@ def check(
         for line in _checked_lines(data, faults, drafted, draft):
             click.echo(line)
     if faults and show_values and source is not None:
-        _show_cells(source, faults)
-    if drafted is not None and show_values and _watched_by_a_person():
-        _say("The draft with this site's values, for your eyes only:")
-        _say(drafted.private)
+        show_cells(source, faults)
+    if drafted is not None and show_values and watched_by_a_person():
+        say("The draft with this site's values, for your eyes only:")
+        say(drafted.private)
     if faults:
         sys.exit(1)
 
@@ -650,10 +360,10 @@ def _checked_lines(data: Path, faults: list[Any], drafted: Any, draft: Path | No
 
 
 @main.command()
-@click.argument("task_path", metavar="TASK", type=_path())
-@click.argument("data", type=_path())
-@click.option("-o", "--output", type=_path(), required=True, help="The update file to write.")
-@_map_options
+@click.argument("task_path", metavar="TASK", type=path_type())
+@click.argument("data", type=path_type())
+@click.option("-o", "--output", type=path_type(), required=True, help="The update file to write.")
+@map_options
 @click.option(
     "--hold-out", type=click.FloatRange(0, 1, max_open=True), default=0.0, metavar="SHARE",
     help="Keep this share of the rows back for local evaluation (evaluate --held-out SHARE).",
@@ -669,9 +379,9 @@ def _checked_lines(data: Path, faults: list[Any], drafted: Any, draft: Path | No
 )  # fmt: skip
 @click.option("--accept-small-cells", is_flag=True, help="Agree to the leakage page, small cells included, unasked.")
 @click.option("--yes", is_flag=True, help="Agree to the leakage page unasked when it names no small cells.")
-@_trust_options
-@_key_options
-@_json_option
+@trust_options
+@key_options
+@json_option
 def summarize(
     task_path: Path, data: Path, output: Path, map_path: Path | None, show_values: bool, hold_out: float,
     replaces: str, teacher: str | None, checkpoint: str | None, accept_small_cells: bool, yes: bool,
@@ -680,19 +390,19 @@ def summarize(
     """Summarize a table into one update: the client's whole job. Shows what leaves before it is written."""
     from fusionlearn.privacy.leakage import Witness
 
-    task = _task(task_path, allow_unsigned)
-    signing = None if unsigned else _own_key(key)
+    task = read_task(task_path, allow_unsigned)
+    signing = None if unsigned else own_key(key)
     _check_enrolled(task, signing)
     if replaces and not keys.is_signer(replaces):
         raise SettingsError("--replaces takes the whole digest of your earlier update: `fusionlearn inspect` shows it.")
-    source = _source(data, task.schema, map_path)
-    _tell_ignored(source)
+    source = open_source(data, task.schema, map_path)
+    tell_ignored(source)
     witness = Witness(task)
-    pieces = _watched(source, run.chunk_rows(task), "summarizing")
-    with _showing(show_values, source, task.schema, hold_out), _training_bar():
+    pieces = watched(source, run.chunk_rows(task), "summarizing")
+    with showing(show_values, source, task.schema, hold_out), _training_bar():
         passed = run.client_pass(
             task,
-            _kept(pieces, hold_out, held=False) if hold_out else pieces,
+            kept_rows(pieces, hold_out, held=False) if hold_out else pieces,
             replaces=replaces,
             place=source.place,
             seen=witness,
@@ -703,13 +413,13 @@ def summarize(
     if size > task.max_bytes:
         raise SettingsError(f"the update takes {size} bytes, the task allows {task.max_bytes}: ask for more max_bytes.")
     page = witness.page(update)
-    _say(f"About to leave this site: {len(update.arrays)} arrays, {_size(size)}, digest {file.digest(update)[:16]}…")
+    say(f"About to leave this site: {len(update.arrays)} arrays, {sized(size)}, digest {file.digest(update)[:16]}…")
     for line in page.lines():
-        _say(f"  {line}")
+        say(f"  {line}")
     if passed.dropped:
-        _say(f"  {passed.dropped} incomplete rows were left out, as the task says.")
+        say(f"  {passed.dropped} incomplete rows were left out, as the task says.")
     if passed.clipped:
-        _say(f"  {passed.clipped} values were moved to the end of their range, as the task says.")
+        say(f"  {passed.clipped} values were moved to the end of their range, as the task says.")
     _agree(task, page, accept_small_cells, yes)
     file.write(output, update)
     value = {
@@ -717,8 +427,10 @@ def summarize(
         "leakage": page.to_json(), "dropped": passed.dropped, "clipped": passed.clipped,
         "ignored": list(source.ignored),
     }  # fmt: skip
-    _result(
-        as_json, value, [f"Wrote {output} ({_size(size)}), {_signer_text(update)} Send it to the coordinator, once."]
+    show_result(
+        as_json,
+        value,
+        [f"Wrote {output} ({sized(size)}), {_signer_text(update)} Send it to the coordinator, once."],
     )
 
 
@@ -745,7 +457,7 @@ def _agree(task: Task, page: Any, accept_small_cells: bool, yes: bool) -> None:
     try:
         agreed = click.confirm("Write this update?", default=False, err=True)
     except click.Abort:  # nobody answered
-        _say()
+        say()
         agreed = False
     if not agreed:
         flag = "--accept-small-cells" if page.has_small_cells else "--yes"
@@ -756,17 +468,17 @@ def _agree(task: Task, page: Any, accept_small_cells: bool, yes: bool) -> None:
 
 
 @main.command()
-@click.argument("path", metavar="FILE", type=_path())
-@_json_option
+@click.argument("path", metavar="FILE", type=path_type())
+@json_option
 def inspect(path: Path, as_json: bool) -> None:
     """Show a file's header, arrays, sizes, digest and signature: what leaves a site, before it leaves."""
     noun: Noun = file.read(path)
     view = file.describe(noun)
-    _result(as_json, {"file": str(path), "bytes": path.stat().st_size, **view}, _inspected_lines(path, view))
+    show_result(as_json, {"file": str(path), "bytes": path.stat().st_size, **view}, _inspected_lines(path, view))
 
 
 def _inspected_lines(path: Path, view: dict[str, Any]) -> Iterator[str]:
-    yield f"{path}: {view['kind']}, {_size(path.stat().st_size)}"
+    yield f"{path}: {view['kind']}, {sized(path.stat().st_size)}"
     yield f"digest  {view['digest']}"
     yield f"signer  {view['signer'] or 'not signed'}" + (" (signature is right)" if view["signer"] else "")
     yield "header"
@@ -776,30 +488,30 @@ def _inspected_lines(path: Path, view: dict[str, Any]) -> Iterator[str]:
     yield f"arrays ({len(view['arrays'])})"
     for name, array in sorted(view["arrays"].items()):
         shape = "×".join(str(length) for length in array["shape"]) or "one number"
-        yield f"  {name:<16} {array['dtype']:<8} {shape:<14} {_size(array['bytes'])}"
+        yield f"  {name:<16} {array['dtype']:<8} {shape:<14} {sized(array['bytes'])}"
 
 
 @main.command()
-@click.argument("model_path", metavar="MODEL", type=_path())
-@click.argument("data", type=_path())
-@click.option("-o", "--output", type=_path(), required=True, help="The CSV file to write: one line a row.")
-@_map_options
-@_trust_options
-@_json_option
+@click.argument("model_path", metavar="MODEL", type=path_type())
+@click.argument("data", type=path_type())
+@click.option("-o", "--output", type=path_type(), required=True, help="The CSV file to write: one line a row.")
+@map_options
+@trust_options
+@json_option
 def predict(
     model_path: Path, data: Path, output: Path, map_path: Path | None, show_values: bool, allow_unsigned: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Predict for every row of a table; its label column, if there is one, is not read."""
-    model = _model(model_path, allow_unsigned)
-    source = _source(data, model.schema, map_path, with_label=False)
-    _tell_ignored(source)
+    model = read_model(model_path, allow_unsigned)
+    source = open_source(data, model.schema, map_path, with_label=False)
+    tell_ignored(source)
     rows = skipped = 0
-    with _showing(show_values, source, model.schema), file.replacing(output, "w", encoding="utf-8", newline="") as out:
+    with showing(show_values, source, model.schema), file.replacing(output, "w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)
         labels = model.schema.labels
         writer.writerow(["row", "prediction", *(f"p({label})" for label in labels)])
-        for piece in _watched(source, PREDICT_ROWS, "predicting"):
+        for piece in watched(source, PREDICT_ROWS, "predicting"):
             answers = run.predict(model, piece, place=source.place, first_row=rows + 1)
             for line in _predicted(answers, rows + 1):
                 writer.writerow(line)
@@ -809,7 +521,7 @@ def predict(
             raise DataError(source.place, [_empty()])
     note = f" {skipped} rows miss a value the task needs and have no prediction." if skipped else ""
     value = {"predictions": str(output), "rows": rows, "skipped": skipped}
-    _result(as_json, value, [f"Wrote {output}: {rows} rows.{note}"])
+    show_result(as_json, value, [f"Wrote {output}: {rows} rows.{note}"])
 
 
 def _empty() -> Any:
@@ -828,53 +540,53 @@ def _predicted(answers: dict[str, Any], first: int) -> Iterator[list[Any]]:
 
 
 @main.command()
-@click.argument("model_path", metavar="MODEL", type=_path())
-@click.argument("data", type=_path())
+@click.argument("model_path", metavar="MODEL", type=path_type())
+@click.argument("data", type=path_type())
 @click.option(
     "--held-out", type=click.FloatRange(0, 1, max_open=True), default=0.0, metavar="SHARE",
     help="Only the rows that `summarize --hold-out SHARE` kept back.",
 )  # fmt: skip
-@_map_options
-@_trust_options
-@_json_option
+@map_options
+@trust_options
+@json_option
 def evaluate(
     model_path: Path, data: Path, held_out: float, map_path: Path | None, show_values: bool, allow_unsigned: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Say how good a model is on labelled rows."""
-    model = _model(model_path, allow_unsigned)
-    source = _source(data, model.schema, map_path)
-    _tell_ignored(source)
-    pieces = _watched(source, PREDICT_ROWS, "evaluating")
-    with _showing(show_values, source, model.schema, held_out):
-        found = run.evaluate(model, _kept(pieces, held_out, held=True) if held_out else pieces, place=source.place)
+    model = read_model(model_path, allow_unsigned)
+    source = open_source(data, model.schema, map_path)
+    tell_ignored(source)
+    pieces = watched(source, PREDICT_ROWS, "evaluating")
+    with showing(show_values, source, model.schema, held_out):
+        found = run.evaluate(model, kept_rows(pieces, held_out, held=True) if held_out else pieces, place=source.place)
     shown = [f"{name.replace('_', ' '):<18} {value:.4f}" for name, value in found.items() if isinstance(value, float)]
     dropped = f", {found['dropped']} incomplete rows left out" if found["dropped"] else ""
-    _result(as_json, found, [f"{found['rows']} rows{dropped}", *shown])
+    show_result(as_json, found, [f"{found['rows']} rows{dropped}", *shown])
 
 
 @main.command()
-@click.argument("model_path", metavar="MODEL", type=_path())
+@click.argument("model_path", metavar="MODEL", type=path_type())
 @click.option("--to", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="The form.")
-@click.option("-o", "--output", type=_path(), required=True, help="The file to write.")
-@_trust_options
-@_json_option
+@click.option("-o", "--output", type=path_type(), required=True, help="The file to write.")
+@trust_options
+@json_option
 def export(model_path: Path, form: str, output: Path, allow_unsigned: bool, as_json: bool) -> None:
     """Write a model for programs without Python: an ONNX graph from raw columns to predictions."""
     from fusionlearn.export import to_onnx
 
-    model = _model(model_path, allow_unsigned)
+    model = read_model(model_path, allow_unsigned)
     content = to_onnx(model)
     with file.replacing(output, "wb") as out:
         out.write(content)
     value = {"file": str(output), "form": form, "bytes": len(content), "model": file.digest(model)}
     inputs = ", ".join([*model.schema.columns][:6]) + (", …" if len(model.schema.columns) > 6 else "")
-    _result(as_json, value, [f"Wrote {output} ({_size(len(content))}): an ONNX graph of {inputs}."])
+    show_result(as_json, value, [f"Wrote {output} ({sized(len(content))}): an ONNX graph of {inputs}."])
 
 
 @main.command()
-@click.option("-o", "--output", type=_path(), help="Where to write the private key [default: this user's own].")
-@_json_option
+@click.option("-o", "--output", type=path_type(), help="Where to write the private key [default: this user's own].")
+@json_option
 def keygen(output: Path | None, as_json: bool) -> None:
     """Make a key pair: a private key and, beside it, the public one to send to the coordinator."""
     path = output or keys.home() / "key.pem"
@@ -883,28 +595,28 @@ def keygen(output: Path | None, as_json: bool) -> None:
     signer = keys.public_hex(key)
     public = path.with_name(path.name + ".pub")
     value = {"private": str(path), "public": str(public), "signer": signer, "fingerprint": keys.fingerprint(signer)}
-    _result(as_json, value, [
+    show_result(as_json, value, [
         f"Wrote {path} (keep it private) and {public} (send it to the coordinator).",
         f"Fingerprint {keys.fingerprint(signer)}",
     ])  # fmt: skip
 
 
 @main.command()
-@_json_option
+@json_option
 def methods(as_json: bool) -> None:
     """List the methods that can be named in a task."""
     _table(as_json, "methods", method.available())
 
 
 @main.command()
-@_json_option
+@json_option
 def encoders(as_json: bool) -> None:
     """List the encoders that can be named in a task."""
     _table(as_json, "encoders", encoder.available())
 
 
 @main.command()
-@_json_option
+@json_option
 def teachers(as_json: bool) -> None:
     """List the teachers a client may choose from: `summarize --teacher`."""
     from fusionlearn import plugin
@@ -914,7 +626,7 @@ def teachers(as_json: bool) -> None:
 
 
 @main.command()
-@_json_option
+@json_option
 def networks(as_json: bool) -> None:
     """List the networks that a method or a teacher can name."""
     from fusionlearn import network
@@ -931,13 +643,13 @@ def _table(as_json: bool, what: str, available: dict[str, str]) -> None:
     for row in rows:
         lines.append(f"{row['name']:<16} {row['summary']}")
         lines += [f"{'':<16}   {setting}" for setting in row["settings"]]
-    _result(as_json, {what: rows}, lines)
+    show_result(as_json, {what: rows}, lines)
 
 
 @main.command()
 @click.option("--seed", default=0, show_default=True, help="Of the split into clients.")
 @click.option("--networks", "with_networks", is_flag=True, help="Pre-train, train, distil, average, broadcast.")
-@_json_option
+@json_option
 def demo(seed: int, with_networks: bool, as_json: bool) -> None:
     """Twenty very uneven clients on scikit-learn's digits: methods against local and pooled models."""
     module: Any
@@ -945,7 +657,7 @@ def demo(seed: int, with_networks: bool, as_json: bool) -> None:
         from fusionlearn import demo_networks as module
     else:
         from fusionlearn import demo as module
-    with _bar("training", None) as bar:
+    with progress("training", None) as bar:
         result = module.rows(seed=seed, progress=bar.say)
     if as_json:
         click.echo(json.dumps({"ok": True, **result}, ensure_ascii=False))
