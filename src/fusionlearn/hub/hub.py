@@ -1,0 +1,120 @@
+"""A hub's parts in one place: its database, its store, its key, its clock."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from fusionlearn import file, keys
+from fusionlearn.hub import audit, tables
+from fusionlearn.hub.refusal import Refusal, unavailable
+from fusionlearn.hub.store import Store, blob
+from fusionlearn.types import Task
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+DEFAULT = "default"  # the project a hub starts with
+KNOWN_TASKS = 64  # tasks kept parsed
+
+
+class Hub:
+    """What the operations in this package work on. Stateless besides caches: processes may share database and store.
+
+    database  its URL, see `tables.engine`; migrated when the hub is made
+    store     its URL, see `store.Store`
+    key       signs models, reports and receipts
+    now       the clock, in UTC; tests move it
+    Errors    SettingsError for URLs that cannot work; Refusal 503 when the database does not answer
+    """
+
+    def __init__(
+        self,
+        *,
+        database: str,
+        store: str,
+        key: Ed25519PrivateKey,
+        name: str = "",
+        now: Callable[[], datetime.datetime] | None = None,
+    ) -> None:
+        self.key = key
+        self.public = keys.public_hex(key)
+        self.name = name or "fusionlearn hub"
+        self.now = now or (lambda: datetime.datetime.now(datetime.UTC))
+        self.store = Store(store)
+        self.engine = tables.engine(database)
+        self._writing = tables.writing(self.engine)
+        with refusing():
+            tables.migrate(self.engine)
+        self.lock = threading.Lock()
+        self.parsed = functools.lru_cache(KNOWN_TASKS)(self._parsed)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads."""
+        with refusing(), self.engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that writes; whatever it appended to the log is there if and only if the rest is."""
+        with refusing(), self._writing.begin() as connection:
+            yield connection
+
+    def log(self, connection: sa.Connection, project: str, kind: str, who: str, **what: Any) -> tuple[int, str]:
+        """One event in the caller's transaction: its number and chain."""
+        return audit.append(connection, project, self.now(), [(kind, who, what)])[0]
+
+    def task(self, project: str, digest: str) -> tuple[sa.Row[Any], Task]:
+        """A task's row and the task; 404 when the project has none of this digest."""
+        with self.reading() as connection:
+            row = task_row(connection, project, digest)
+        return row, self.parsed(row.sha256)
+
+    def _parsed(self, sha256: str) -> Task:
+        return file.from_bytes(self.store.get(blob(sha256)), Task, place="task")
+
+    def check(self) -> None:
+        """Refused with 503 when database or store do not answer."""
+        with self.reading() as connection:
+            connection.execute(sa.select(tables.project.c.name).limit(1)).all()
+        self.store.check()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.engine.dispose()
+
+
+def task_row(connection: sa.Connection, project: str, digest: str) -> sa.Row[Any]:
+    """A task's row; 404 when the project has none of this digest."""
+    table = tables.task
+    row = connection.execute(sa.select(table).where(table.c.project == project, table.c.digest == digest)).one_or_none()
+    if row is None:
+        raise Refusal(404, "this project has no task of that digest: ask its owner for the task's address.")
+    return row
+
+
+def changed(connection: sa.Connection, project: str, digest: str, **values: Any) -> None:
+    """Change a task's row, so that whoever polls sees that something did."""
+    table = tables.task
+    moved = sa.update(table).where(table.c.project == project, table.c.digest == digest)
+    connection.execute(moved.values(changed=table.c.changed + 1, **values))
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Whatever the database's trouble, the client is told to come again, and nothing was acknowledged."""
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+        raise unavailable("the database") from error
+    except sa.exc.DBAPIError as error:
+        if error.connection_invalidated:
+            raise unavailable("the database") from error
+        raise

@@ -1,0 +1,26 @@
+"""What the hub answers when it does not do what it was asked: a status and one sentence."""
+
+from __future__ import annotations
+
+from fusionlearn.errors import FusionlearnError
+
+
+class Refusal(FusionlearnError):
+    """A request that is refused; `status` is HTTP's, `kind` names the class of error on the wire."""
+
+    def __init__(self, status: int, sentence: str, kind: str = "", **headers: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.kind = kind or KINDS.get(status, "Refused")
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+KINDS = {
+    400: "BadRequest", 401: "NotSigned", 403: "NotAllowed", 404: "NotFound", 405: "NotAllowed", 409: "Conflict",
+    411: "BadRequest", 413: "TooLarge", 422: "NotValid", 429: "TooMany", 503: "Unavailable",
+}  # fmt: skip
+
+
+def unavailable(what: str) -> Refusal:
+    """The database, the store or the disk is gone: nothing was acknowledged; the client tries again."""
+    return Refusal(503, f"{what} cannot be reached: nothing was taken. Try again in a minute.", Retry_After="30")

@@ -1,0 +1,171 @@
+"""Where files lie: a folder, S3, Google Cloud Storage or Azure, by URL, through obstore.
+
+An object is written once under the SHA-256 of its bytes and never changed, so writing it again is harmless and a
+reader always finds it whole. On a local disk a put returns only after the bytes and the folder's entry are on it:
+obstore renames into place but leaves the syncing to the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fusionlearn.errors import SettingsError
+from fusionlearn.hub.refusal import Refusal, unavailable
+
+PIECE = 2**20  # bytes read at a time
+MULTIPART = 8 * 2**20  # bytes from which an object travels in parts
+ORPHAN_AGE = 24 * 3600.0  # seconds after which bytes that no row names are swept
+
+
+class Store:
+    """Objects by name; names are made of digests only, never of what a client calls something."""
+
+    def __init__(self, url: str) -> None:
+        """Open the store, making the folder where it is one.
+
+        url     file:///folder, s3://bucket/prefix, gs://…, az://…; credentials from the environment
+        Errors  SettingsError for a URL of no store we know
+        """
+        import obstore.store
+
+        self.url = url
+        self.folder: Path | None = None
+        self._known: set[Path] = set()  # folders whose own names are on the disk
+        try:
+            if url.startswith("file://"):
+                self.folder = Path(url.removeprefix("file://"))
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._store: Any = obstore.store.LocalStore(self.folder)
+            else:
+                self._store = obstore.store.from_url(url, **_options(url))
+        except OSError as error:
+            raise SettingsError(f"the store {url} cannot be made: {error.strerror}.") from error
+        except Exception as error:
+            raise SettingsError(
+                f"the store {url.split('?')[0]} cannot be opened: name it file:///folder, s3://bucket/prefix, "
+                f"gs://… or az://…, its keys in the environment."
+            ) from error
+
+    def put(self, name: str, content: bytes | Path) -> None:
+        """Keep these bytes under this name; returns once they are safe. Writing the same again is harmless."""
+        import obstore
+
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        with _refusing():
+            obstore.put(self._store, name, content, use_multipart=size > MULTIPART)
+            if self.folder is not None:
+                self._sync(self.folder / name)
+
+    def _sync(self, path: Path) -> None:
+        """A file and its name on the disk, and the names of folders made for it."""
+        _sync(path)
+        _sync(path.parent)
+        folder = path.parent
+        while folder != self.folder and folder not in self._known:
+            _sync(folder.parent)
+            self._known.add(folder)
+            folder = folder.parent
+
+    def get(self, name: str) -> bytes:
+        """An object's bytes, whole."""
+        import obstore
+
+        with _refusing():
+            return bytes(obstore.get(self._store, name).bytes())
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """An object's bytes in turn, never whole in memory."""
+        import obstore
+
+        with _refusing():
+            for piece in obstore.get(self._store, name).stream(min_chunk_size=PIECE):
+                yield bytes(piece)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove objects; one that is not there is no fault."""
+        import obstore
+
+        for name in names:
+            with contextlib.suppress(FileNotFoundError), _refusing(missing_is_refused=False):
+                obstore.delete(self._store, name)
+
+    def check(self) -> None:
+        """Refused when the store does not answer."""
+        import obstore
+
+        with _refusing(), contextlib.suppress(FileNotFoundError):
+            if self.folder is not None and not self.folder.is_dir():
+                raise OSError("the folder is gone")
+            obstore.head(self._store, "blobs/none")
+
+    def sweep(self, named: set[str], now: float | None = None) -> int:
+        """Remove objects that no row names and that are a day old; returns how many."""
+        import obstore
+
+        now = time.time() if now is None else now
+        stale = []
+        with _refusing():
+            for listed in obstore.list(self._store):
+                for entry in listed:
+                    if entry["path"] not in named and now - entry["last_modified"].timestamp() > ORPHAN_AGE:
+                        stale.append(entry["path"])
+        self.delete(stale)
+        return len(stale) + self._sweep_unfinished(now)
+
+    def _sweep_unfinished(self, now: float) -> int:
+        """What a killed process left half-written in a folder; listings pass over it."""
+        found = 0
+        for path in self.folder.rglob("*#*") if self.folder is not None else ():
+            if path.is_file() and now - path.stat().st_mtime > ORPHAN_AGE:
+                path.unlink(missing_ok=True)
+                found += 1
+        return found
+
+
+def blob(sha256: str) -> str:
+    """The name of the object with these bytes."""
+    return f"blobs/{sha256[:2]}/{sha256}"
+
+
+def sha256_of(content: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sync(place: Path) -> None:
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _options(url: str) -> dict[str, Any]:
+    """An S3 endpoint on plain HTTP (a test's, or one behind a private network) needs saying."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    if url.startswith("s3") and endpoint.startswith("http://"):
+        return {"client_options": {"allow_http": True}}
+    return {}
+
+
+@contextlib.contextmanager
+def _refusing(*, missing_is_refused: bool = True) -> Iterator[None]:
+    """Whatever the store's trouble, the client is told to come again, and nothing was acknowledged."""
+    import obstore.exceptions
+
+    try:
+        yield
+    except Refusal:
+        raise
+    except FileNotFoundError as error:
+        if not missing_is_refused:
+            raise
+        raise unavailable("the file store") from error
+    except (OSError, obstore.exceptions.BaseError) as error:
+        raise unavailable("the file store") from error
