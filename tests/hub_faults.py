@@ -48,7 +48,8 @@ class Faults:
 
     def __init__(self, path: Path, under: Path) -> None:
         """path: where the control file lies; under: the folder whose changes count"""
-        path.write_bytes(bytes(_FIELDS.size))
+        if not path.exists():  # never cut short what a process has mapped
+            path.write_bytes(bytes(_FIELDS.size))
         self.path, self.under = path, under
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), _FIELDS.size)
