@@ -188,6 +188,22 @@ class Uploads:
                 409, f"{have} bytes are here: go on from there, with the same length.", "Offset",
                 Upload_Offset=str(have),
             )  # fmt: skip
+        if start + len(content) < length:
+            self._keep(member, task, digest, start, length, content)
+            return start + len(content)
+        # The last piece is not kept apart: from whatever is here as pieces, an upload can always go on.
+        whole = b"".join([*(self.hub.store.get(piece.object) for piece in pieces), content])
+        try:
+            return self.receive(member, task, digest, whole)
+        except Refusal as refusal:
+            if refusal.status != 503:
+                self.forget(member, task, digest)
+            raise
+        finally:
+            del whole
+
+    def _keep(self, member: Member, task: str, digest: str, start: int, length: int, content: bytes) -> None:
+        """A piece's bytes, then its row."""
         name = f"chunks/{sha256_of(content)}"
         self.hub.store.put(name, content)
         row = {
@@ -199,17 +215,6 @@ class Uploads:
                 connection.execute(sa.insert(tables.chunk), [row])
         except sa.exc.IntegrityError as error:
             raise Refusal(409, "another piece for this place came first.", "Offset") from error
-        if start + len(content) < length:
-            return start + len(content)
-        whole = b"".join([*(self.hub.store.get(piece.object) for piece in pieces), content])
-        try:
-            return self.receive(member, task, digest, whole)
-        except Refusal as refusal:
-            if refusal.status != 503:
-                self.forget(member, task, digest)
-            raise
-        finally:
-            del whole
 
     def forget(self, member: Member, task: str, digest: str) -> None:
         """The pieces of an update are not needed any more."""
