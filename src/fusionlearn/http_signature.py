@@ -14,7 +14,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from fusionlearn import keys
 from fusionlearn.errors import SignatureError
@@ -60,8 +59,8 @@ def sign(
     """
     from http_message_signatures import HTTPMessageSigner, HTTPSignatureKeyResolver, algorithms
 
-    class Resolver(HTTPSignatureKeyResolver):
-        def resolve_private_key(self, key_id: str) -> Any:
+    class Resolver(HTTPSignatureKeyResolver):  # type: ignore[misc]
+        def resolve_private_key(self, key_id: str) -> Any:  # noqa: ARG002
             return key
 
     lower = {name.lower(): value for name, value in headers.items()}

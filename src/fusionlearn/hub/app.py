@@ -295,6 +295,18 @@ def one_of(*roles: str) -> Any:
     return Depends(standing)
 
 
+def client_allowed(project: Project, task: TaskDigest, request: Request) -> tuple[Member, int]:
+    """The client, and the most bytes of its update: asked in one query, before a body is read."""
+    signed: http_signature.Signed | None = request.scope.get("caller")
+    if signed is None:
+        raise Refusal(401, "sign the request with your key: see docs/how-to/join.md.")
+    uploading: uploads.Uploads = request.app.state.uploads
+    return uploading.allowed(project, signed.keyid, task)
+
+
+client_allowed.roles = ("client",)  # type: ignore[attr-defined]
+Allowed = Annotated[tuple[Member, int], Depends(client_allowed)]
+
 TheHub = Annotated[Hub, Depends(hub_of)]
 Owner = Annotated[Member, one_of("owner")]
 Client = Annotated[Member, one_of("client")]
@@ -559,17 +571,6 @@ def _about_updates(app: FastAPI) -> None:
         200: {"model": Receipt, "description": "This very update is here already."},
         202: {"model": Receipt, "description": "It is here, and waits for the owner."},
     }
-
-    def client(project: Project, task: TaskDigest, request: Request) -> tuple[Member, int]:
-        """The client, and the most bytes of its update: asked in one query, before a body is read."""
-        signed: http_signature.Signed | None = request.scope.get("caller")
-        if signed is None:
-            raise Refusal(401, "sign the request with your key: see docs/how-to/join.md.")
-        uploading: uploads.Uploads = request.app.state.uploads
-        return uploading.allowed(project, signed.keyid, task)
-
-    client.roles = ("client",)  # type: ignore[attr-defined]
-    Allowed = Annotated[tuple[Member, int], Depends(client)]
 
     @app.put(
         base + "/{update}", status_code=201, response_model=Receipt, tags=["updates"],
