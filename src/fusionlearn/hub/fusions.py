@@ -84,7 +84,7 @@ def again(hub: Hub, owner: Member, digest: str, without: Sequence[str], confirm:
     with hub.writing() as connection:
         audit.lock(connection, owner.project)
         row = task_row(connection, owner.project, digest)
-        versions = _versions(connection, owner.project, digest)
+        versions = versions_of(connection, owner.project, digest)
         if any(version.state == "wanted" for version in versions):
             raise Refusal(409, "a model is being made: wait for it.")
         released = [version for version in versions if version.state == "published"]
@@ -128,7 +128,7 @@ def _exclude(hub: Hub, connection: sa.Connection, owner: Member, task: str, with
 
 
 def _ask(hub: Hub, connection: sa.Connection, project: str, task: str, digests: list[str], by: str) -> int:
-    versions = _versions(connection, project, task)
+    versions = versions_of(connection, project, task)
     number = 1 + (versions[-1].number if versions else 0)
     row = {
         "project": project, "task": task, "number": number, "state": "wanted", "members": digests,
@@ -147,7 +147,8 @@ def _counted(connection: sa.Connection, project: str, task: str) -> list[str]:
     return [row.digest for row in connection.execute(chosen.order_by(table.c.digest))]
 
 
-def _versions(connection: sa.Connection, project: str, task: str) -> list[sa.Row[Any]]:
+def versions_of(connection: sa.Connection, project: str, task: str) -> list[sa.Row[Any]]:
+    """A task's versions, asked for or made, in order."""
     table = tables.version
     chosen = sa.select(table).where(table.c.project == project, table.c.task == task)
     return list(connection.execute(chosen.order_by(table.c.number)))
@@ -253,7 +254,7 @@ def _earlier(hub: Hub, job: Job) -> list[dict[str, Any]]:
     """The releases before this one, and by whose updates each differs from it: what a reader of both can compute."""
     now = set(job.members)
     with hub.reading() as connection:
-        versions = _versions(connection, job.project, job.task)
+        versions = versions_of(connection, job.project, job.task)
     return [
         {
             "version": version.number, "model": version.digest, "added": sorted(now - set(version.members)),
@@ -312,7 +313,7 @@ def models(hub: Hub, project: str, digest: str) -> list[dict[str, Any]]:
 
     with hub.reading() as connection:
         task_row(connection, project, digest)
-        versions = _versions(connection, project, digest)
+        versions = versions_of(connection, project, digest)
     return [model_of(version) for version in versions if version.state == "published"]
 
 
@@ -320,7 +321,7 @@ def version(hub: Hub, project: str, digest: str, number: str) -> sa.Row[Any]:
     """A published version by its number or "latest"; 404 when there is none."""
     with hub.reading() as connection:
         task_row(connection, project, digest)
-        found = [row for row in _versions(connection, project, digest) if row.state == "published"]
+        found = [row for row in versions_of(connection, project, digest) if row.state == "published"]
     chosen = found[-1:] if number == "latest" else [row for row in found if str(row.number) == number]
     if not chosen:
         raise Refusal(404, "there is no such model yet: ask for the task's status.")
