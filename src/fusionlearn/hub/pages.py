@@ -26,8 +26,8 @@ from fusionlearn.hub.store import blob
 COOKIE = "fusionlearn_session"
 HERE = Path(__file__).parent
 POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 STATIC = {"hub.css": "text/css", "hub.js": "text/javascript"}
 EVENTS = 200  # of the log, on one page
@@ -96,7 +96,15 @@ ENVIRONMENT = _environment()
 def _show(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
     hub = _hub(request)
     values = {"hub": hub, "now": hub.now(), "ago": lambda moment: views.ago(moment, hub.now()), **values}
-    values = {"member": None, "token": _token(request), "refresh": 0, "said": "", "live": False, **values}
+    values = {
+        "address": str(request.base_url).rstrip("/"),
+        "member": None,
+        "token": _token(request),
+        "refresh": 0,
+        "said": "",
+        "live": False,
+        **values,
+    }
     response = HTMLResponse(ENVIRONMENT.get_template(name).render(**values), status)
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["Cache-Control"] = "no-store"
