@@ -292,7 +292,7 @@ def _place(
         elif row is not None:
             answers.append(_again(hub, arrival, row))
         elif (state := _state(arrival, is_open, taken)) is None:
-            answers.append(_second(taken[arrival.member.person]))
+            answers.append(_second(taken.get(arrival.member.person)))
         else:
             answers.append(None)
             known[arrival.digest] = _Coming(arrival.sha256, arrival.member.person, len(answers) - 1)
@@ -341,7 +341,12 @@ def _state(arrival: Arrival, is_open: bool, taken: dict[str, str]) -> str | None
     return "waiting" if has is not None and arrival.update.replaces == has else None
 
 
-def _second(has: str) -> Refusal:
+def _second(has: str | None) -> Refusal:
+    if has is None:
+        return Refusal(
+            409, "this update replaces an earlier one, but its client has none here: make it without --replaces.",
+            "UpdateError",
+        )  # fmt: skip
     return Refusal(
         409,
         f"this client has answered already, with update {has[:12]}…: a client answers once. To correct an answer, make "
