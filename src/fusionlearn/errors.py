@@ -10,6 +10,7 @@
     ├── UpdateError        a valid update or total that does not belong in this fusion
     ├── PrivacyError       a guarantee that is not available, or a page the client did not agree to
     ├── DatasetError       a public data set that cannot be found or does not match its recorded hash
+    ├── HubError           a hub that cannot be reached, or that refused
     └── MissingExtra       an optional library is not installed
 
 A message is one sentence or two: the place, what was expected, what came, the next step. About a client's
@@ -78,6 +79,14 @@ class PrivacyError(FusionlearnError):
 
 class DatasetError(FusionlearnError):
     """A public data set that is neither here nor downloadable, or not what its hash says."""
+
+
+class HubError(FusionlearnError):
+    """A hub that cannot be reached, or that refused: then `status` is HTTP's and `kind` the hub's class of error."""
+
+    def __init__(self, sentence: str, status: int = 0, kind: str = "") -> None:
+        super().__init__(sentence)
+        self.status, self.kind = status, kind
 
 
 class MissingExtra(FusionlearnError):

@@ -188,7 +188,7 @@ def read_task(path: Path, allow_unsigned: bool) -> Task:
         if not allow_unsigned:
             raise FileError(f"{path} is not signed: ask the coordinator for a signed one, or pass --allow-unsigned.")
         return task
-    if keys.trust(task.name, task.signer) and not _is_own(task.signer):
+    if keys.trust(task.name, task.signer) and not is_own(task.signer):
         say(
             f"First contact with '{task.name}': signed by {keys.fingerprint(task.signer)}. "
             f"Compare these digits with the coordinator's by telephone."
@@ -196,7 +196,7 @@ def read_task(path: Path, allow_unsigned: bool) -> Task:
     return task
 
 
-def _is_own(signer: str) -> bool:
+def is_own(signer: str) -> bool:
     """Whether this user's own key signed: nobody telephones themselves."""
     own = keys.home() / "key.pem.pub"
     return own.is_file() and own.read_text(encoding="utf-8", errors="replace").strip() == signer
@@ -207,7 +207,7 @@ def read_model(path: Path, allow_unsigned: bool) -> Model:
     if not model.signer:
         if not allow_unsigned:
             raise FileError(f"{path} is not signed: ask the coordinator for a signed one, or pass --allow-unsigned.")
-    elif keys.trust(model.name, model.signer) and not _is_own(model.signer):
+    elif keys.trust(model.name, model.signer) and not is_own(model.signer):
         say(f"First contact with '{model.name}': signed by {keys.fingerprint(model.signer)}.")
     return model
 

@@ -44,7 +44,7 @@ from fusionlearn.cli.base import (
     watched_by_a_person,
 )
 from fusionlearn.errors import DataError, PrivacyError, SettingsError, UpdateError
-from fusionlearn.types import SMALL_CELL, Model, Noun, Report, Task, Total
+from fusionlearn.types import SMALL_CELL, Model, Noun, Report, Task, Total, Update
 
 # --- the coordinator ------------------------------------------------------------------------------------------------
 
@@ -388,10 +388,47 @@ def summarize(
     allow_unsigned: bool, key: Path | None, unsigned: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Summarize a table into one update: the client's whole job. Shows what leaves before it is written."""
-    from fusionlearn.privacy.leakage import Witness
-
     task = read_task(task_path, allow_unsigned)
     signing = None if unsigned else own_key(key)
+    made = make_update(
+        task, data, signing, map_path=map_path, show_values=show_values, hold_out=hold_out, replaces=replaces,
+        local={name: value for name, value in (("teacher", teacher), ("checkpoint", checkpoint)) if value},
+    )  # fmt: skip
+    agree(task, made.page, accept_small_cells, yes, "Write this update?")
+    file.write(output, made.update)
+    show_result(
+        as_json,
+        {"update": str(output), **made.to_json()},
+        [f"Wrote {output} ({sized(made.size)}), {_signer_text(made.update)} Send it to the coordinator, once."],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """An update that nobody has agreed to yet, and what its page says."""
+
+    update: Update
+    size: int
+    page: Any  # privacy.leakage.Page
+    passed: run.Passed
+    ignored: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "digest": file.digest(self.update), "signer": self.update.signer, "bytes": self.size,
+            "leakage": self.page.to_json(), "dropped": self.passed.dropped, "clipped": self.passed.clipped,
+            "ignored": list(self.ignored),
+        }  # fmt: skip
+
+
+def make_update(
+    task: Task, data: Path, signing: Any, *, map_path: Path | None = None, show_values: bool = False,
+    hold_out: float = 0.0, replaces: str = "", local: dict[str, str] | None = None,
+) -> Made:  # fmt: skip
+    """Summarize a table, and show on one screen what is about to leave."""
+    from fusionlearn.privacy.leakage import Witness
+
     _check_enrolled(task, signing)
     if replaces and not keys.is_signer(replaces):
         raise SettingsError("--replaces takes the whole digest of your earlier update: `fusionlearn inspect` shows it.")
@@ -406,7 +443,7 @@ def summarize(
             replaces=replaces,
             place=source.place,
             seen=witness,
-            local={name: value for name, value in (("teacher", teacher), ("checkpoint", checkpoint)) if value},
+            local=local,
         )
     update = passed.update if signing is None else file.sign(passed.update, signing)
     size = len(file.to_bytes(update))
@@ -420,18 +457,7 @@ def summarize(
         say(f"  {passed.dropped} incomplete rows were left out, as the task says.")
     if passed.clipped:
         say(f"  {passed.clipped} values were moved to the end of their range, as the task says.")
-    _agree(task, page, accept_small_cells, yes)
-    file.write(output, update)
-    value = {
-        "update": str(output), "digest": file.digest(update), "signer": update.signer, "bytes": size,
-        "leakage": page.to_json(), "dropped": passed.dropped, "clipped": passed.clipped,
-        "ignored": list(source.ignored),
-    }  # fmt: skip
-    show_result(
-        as_json,
-        value,
-        [f"Wrote {output} ({sized(size)}), {_signer_text(update)} Send it to the coordinator, once."],
-    )
+    return Made(update, size, page, passed, tuple(source.ignored))
 
 
 def _check_enrolled(task: Task, signing: Any) -> None:
@@ -445,7 +471,7 @@ def _check_enrolled(task: Task, signing: Any) -> None:
         )
 
 
-def _agree(task: Task, page: Any, accept_small_cells: bool, yes: bool) -> None:
+def agree(task: Task, page: Any, accept_small_cells: bool, yes: bool, question: str) -> None:
     """The client agrees to its leakage page, or nothing is written."""
     if page.has_small_cells and task.privacy.small_cells != "allow":
         raise PrivacyError(
@@ -455,7 +481,7 @@ def _agree(task: Task, page: Any, accept_small_cells: bool, yes: bool) -> None:
     if accept_small_cells or (yes and not page.has_small_cells):
         return
     try:
-        agreed = click.confirm("Write this update?", default=False, err=True)
+        agreed = click.confirm(question, default=False, err=True)
     except click.Abort:  # nobody answered
         say()
         agreed = False

@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from fusionlearn import __version__, file, http_signature
-from fusionlearn.hub import audit, fusions, members, tasks, uploads, worker
+from fusionlearn.hub import audit, fusions, members, pages, tasks, uploads, worker
 from fusionlearn.hub.gate import LASTS, Gate
 from fusionlearn.hub.hub import Hub
 from fusionlearn.hub.members import ROLES, Member
@@ -371,16 +371,9 @@ def create_app(hub: Hub, *, workers: int = 0) -> FastAPI:
     _about_tasks(app)
     _about_updates(app)
     _about_models(app)
-    _pages(app)
+    pages.add(app)
     app.add_middleware(Gate, hub=hub)
     return app
-
-
-def _pages(app: FastAPI) -> None:
-    with contextlib.suppress(ImportError):
-        from fusionlearn.hub import pages
-
-        pages.add(app)
 
 
 async def _refused(_request: Request, error: Any) -> JSONResponse:
