@@ -1,7 +1,7 @@
 """What a hub promises, without database, files or network: the model that its tests compare it with.
 
 Every request is a method that returns the status the hub has to answer with, and changes the state as the hub must.
-A digest stands for a file, a key for a person's key; time is a number of seconds that `now` holds.
+A digest stands for a file, a key for a person's key; `now` is in seconds.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 STRANGER, REVOKED, NOT_ALLOWED, UNKNOWN, CONFLICT, INVALID = 404, 403, 403, 404, 409, 422
-COUNTED, WAITING, LATE, WITHDRAWN, REPLACED, EXCLUDED = "counted", "waiting", "late", "withdrawn", "replaced", "excluded"
 
 
 @dataclass
 class Member:
     role: str
-    person: str
+    person: str  # the first key, which rotations keep
     revoked: bool = False
 
 
@@ -30,20 +29,31 @@ class Code:
 class Sent:
     signer: str
     person: str
-    state: str
+    state: str  # counted, waiting, late, withdrawn, replaced, excluded
     replaces: str = ""
 
 
 @dataclass
+class Version:
+    members: frozenset[str]
+    made: bool = False
+
+
+@dataclass
 class Task:
-    quorum: int | None = None
-    deadline: float | None = None
+    terms: tuple[int | None, float | None]  # quorum, deadline
     closed: bool = False
     updates: dict[str, Sent] = field(default_factory=dict)
-    versions: list[frozenset[str]] = field(default_factory=list)  # what each model was asked to hold
+    places: dict[str, str] = field(default_factory=dict)  # person -> the update that holds its one place
+    versions: list[Version] = field(default_factory=list)
 
-    def present(self) -> frozenset[str]:
-        return frozenset(digest for digest, sent in self.updates.items() if sent.state == COUNTED)
+    def counted(self) -> frozenset[str]:
+        return frozenset(digest for digest, sent in self.updates.items() if sent.state == "counted")
+
+    def end(self) -> None:
+        self.closed = True
+        if self.counted():
+            self.versions.append(Version(self.counted()))
 
 
 @dataclass
@@ -60,32 +70,30 @@ class Reference:
 
     def may(self, project: str, key: str, *roles: str) -> int:
         """0 when the key may; else the status of the refusal."""
-        there = self.projects.get(project)
-        member = there and there.keys.get(key)
-        if not member or member.role == "manufacturer":
+        member = self.projects[project].keys.get(key) if project in self.projects else None
+        if member is None:
             return STRANGER
         if member.revoked:
             return REVOKED
         return 0 if member.role in (roles or ("owner", "client", "reader")) else NOT_ALLOWED
 
+    def find(self, project: str, key: str, task: str, *roles: str) -> Task | int:
+        return self.may(project, key, *roles) or self.projects[project].tasks.get(task) or UNKNOWN
+
     # --- keys ---
 
     def make_code(self, project: str, key: str, code: str, role: str, uses: int, hours: float) -> int:
-        refused = self.may(project, key, "owner")
-        if not refused:
-            self.projects[project].codes[code] = Code(role, uses, self.now + 3600 * hours)
-        return refused or 201
+        if refused := self.may(project, key, "owner"):
+            return refused
+        self.projects[project].codes[code] = Code(role, uses, self.now + 3600 * hours)
+        return 201
 
     def join(self, key: str, code: str) -> int:
         for project in self.projects.values():
             known = project.codes.get(code)
-            if known and known.expires > self.now:
-                if key not in project.keys:
-                    if known.uses < 1:
-                        return 403
-                    known.uses -= 1
-                    project.keys[key] = Member(known.role, key)
-                return 403 if project.keys[key].revoked else 201
+            if known is not None and known.expires > self.now and (key in project.keys or known.uses > 0):
+                known.uses -= key not in project.keys
+                return 403 if project.keys.setdefault(key, Member(known.role, key)).revoked else 201
         return 403
 
     def enrol(self, project: str, key: str, new: str, role: str) -> int:
@@ -100,8 +108,8 @@ class Reference:
         keys = self.projects[project].keys
         if gone not in keys or keys[gone].revoked:
             return UNKNOWN
-        owners = [member for member in keys.values() if member.role == "owner" and not member.revoked]
-        if owners == [keys[gone]]:
+        owners = [name for name, member in keys.items() if member.role == "owner" and not member.revoked]
+        if owners == [gone]:
             return CONFLICT
         keys[gone].revoked = True
         return 204
@@ -114,30 +122,21 @@ class Reference:
             return CONFLICT
         keys[new] = Member(keys[key].role, keys[key].person)
         keys[key].revoked = True
-        return 201
+        return 200
 
     # --- tasks and updates ---
 
-    def publish(self, project: str, key: str, task: str, quorum: int | None, deadline: float | None) -> int:
+    def publish(self, project: str, key: str, task: str, signer: str, quorum: int | None, hours: float | None) -> int:
         if refused := self.may(project, key, "owner"):
             return refused
-        known = task in self.projects[project].tasks
-        self.projects[project].tasks.setdefault(task, Task(quorum, deadline))
-        return 200 if known else 201
-
-    def find(self, project: str, key: str, task: str, *roles: str) -> Task | int:
-        return self.may(project, key, *roles) or self.projects[project].tasks.get(task) or UNKNOWN
-
-    def tick(self) -> None:
-        """What time brings: a task past its deadline is closed and fused."""
-        for task in (task for project in self.projects.values() for task in project.tasks.values()):
-            if not task.closed and task.deadline is not None and task.deadline <= self.now:
-                self._end(task)
-
-    def _end(self, task: Task) -> None:
-        task.closed = True
-        if task.present() and not task.versions:
-            task.versions.append(task.present())
+        if self.may(project, signer, "owner"):
+            return NOT_ALLOWED
+        terms = (quorum, None if hours is None else self.now + 3600 * hours)
+        known = self.projects[project].tasks.get(task)
+        if known is not None:
+            return 200 if known.terms == terms else CONFLICT
+        self.projects[project].tasks[task] = Task(terms)
+        return 201
 
     def upload(self, project: str, key: str, task: str, digest: str, signer: str, replaces: str = "") -> int:
         found = self.find(project, key, task, "client")
@@ -147,29 +146,26 @@ class Reference:
             return INVALID
         if digest in found.updates:
             return 200
-        self.tick()
         person = self.projects[project].keys[key].person
-        place = [name for name, sent in found.updates.items() if sent.person == person and sent.state == COUNTED]
-        if replaces:
-            if replaces not in found.updates or found.updates[replaces].person != person:
-                return INVALID
-            found.updates[digest] = Sent(signer, person, WAITING, replaces)
-            return 202
-        if place:
+        if found.places.get(person, "") != replaces:
             return CONFLICT
-        found.updates[digest] = Sent(signer, person, LATE if found.closed else COUNTED)
-        if not found.closed and found.quorum is not None and len(found.present()) >= found.quorum:
-            self._end(found)
-        return 202 if found.updates[digest].state == LATE else 201
+        quorum, deadline = found.terms
+        is_open = not found.closed and (deadline is None or deadline > self.now)
+        state = "waiting" if replaces else "counted" if is_open else "late"
+        found.updates[digest] = Sent(signer, person, state, replaces)
+        found.places.setdefault(person, digest)
+        if state == "counted" and quorum is not None and len(found.counted()) >= quorum:
+            found.end()
+        return 201 if state == "counted" else 202
 
     def withdraw(self, project: str, key: str, task: str, digest: str) -> int:
         found = self.find(project, key, task, "client")
-        if isinstance(found, int):
-            return found
-        sent = found.updates.get(digest)
-        if sent is None or sent.person != self.projects[project].keys[key].person:
-            return UNKNOWN
-        sent.state = WITHDRAWN
+        sent = None if isinstance(found, int) else found.updates.get(digest)
+        if isinstance(found, int) or sent is None or sent.person != self.projects[project].keys[key].person:
+            return found if isinstance(found, int) else UNKNOWN
+        if sent.state == "replaced":
+            return CONFLICT
+        sent.state = "withdrawn"
         return 204
 
     def accept(self, project: str, key: str, task: str, digest: str) -> int:
@@ -179,29 +175,48 @@ class Reference:
         sent = found.updates.get(digest)
         if sent is None:
             return UNKNOWN
-        if sent.state not in (WAITING, LATE):
+        if sent.state in ("withdrawn", "replaced"):
             return CONFLICT
-        for other in found.updates.values():
-            if other.person == sent.person and other.state == COUNTED:
-                other.state = REPLACED
-        sent.state = COUNTED
+        if sent.state == "waiting":
+            if found.places[sent.person] != sent.replaces:
+                return CONFLICT
+            found.updates[sent.replaces].state = "replaced"
+            found.places[sent.person] = digest
+        sent.state = "counted"
         return 200
 
     def close(self, project: str, key: str, task: str) -> int:
         found = self.find(project, key, task, "owner")
         if isinstance(found, int):
             return found
-        self._end(found)
-        return 200
+        if not found.closed and not found.counted():
+            return CONFLICT
+        if not found.closed:
+            found.end()
+        return 202
 
     def fuse(self, project: str, key: str, task: str, without: frozenset[str], confirm: bool) -> int:
         found = self.find(project, key, task, "owner")
         if isinstance(found, int):
             return found
-        rest = found.present() - without
-        if not rest or (found.versions and not confirm):
+        made = [version for version in found.versions if version.made]
+        rest = found.counted() - without
+        if len(made) < len(found.versions) or (made and not confirm):
             return CONFLICT
-        for digest in without & found.present():
-            found.updates[digest].state = EXCLUDED
-        found.versions.append(rest)
+        if not without <= found.counted():
+            return UNKNOWN
+        if not rest or (made and made[-1].members == rest):
+            return CONFLICT
+        for digest in without:
+            found.updates[digest].state = "excluded"
+        found.closed = True
+        found.versions.append(Version(rest))
         return 202
+
+    def work(self) -> None:
+        """What workers do: close what is due, make every model that is wanted."""
+        for task in [task for project in self.projects.values() for task in project.tasks.values()]:
+            if not task.closed and task.terms[1] is not None and task.terms[1] <= self.now:
+                task.end()
+            for version in task.versions:
+                version.made = True
