@@ -160,8 +160,8 @@ def client_pass(
     total: dict[str, Any] | None = None
     held: list[Data] = []
     streams = task.method.additive and task.method.exact
-    for piece in _pieces(data, chunk_rows(task)):
-        table, encoded, beyond = _encode(task, piece, place, first_row=rows + 1)
+    for piece in pieces(data, chunk_rows(task)):
+        table, encoded, beyond = encode(task, piece, place, first_row=rows + 1)
         rows += len(table.kept)
         dropped += int((~table.kept).sum())
         clipped += table.clipped + beyond
@@ -190,13 +190,14 @@ def client_pass(
     return Passed(Update(digest(task), total, replaces=replaces, nonce=nonce_of(32).hex()), rows, dropped, clipped)
 
 
-def chunk_rows(task: Task) -> int:
+def chunk_rows(task: Task | Model) -> int:
     """Rows read at a time: a power of two that depends on the task alone, so that sums are cut at the same places."""
     width = task.problem.num_features + len(task.schema.columns)
     return int(2 ** max(8, min(16, int(np.log2(CHUNK_CELLS / width)))))
 
 
-def _pieces(data: Data | Iterable[Data], length: int) -> Iterator[Data]:
+def pieces(data: Data | Iterable[Data], length: int) -> Iterator[Data]:
+    """A table, or an iterable of tables, in pieces of at most so many rows."""
     for part in map(_columns, [data] if _is_table(data) else data):
         rows = {len(cells) for cells in part.values()}
         most = max(rows, default=0)
@@ -221,7 +222,7 @@ def _columns(part: Any) -> Data:
     return {str(name): np.asarray(part[name]) for name in names}
 
 
-def _encode(
+def encode(
     task: Task | Model, raw: Data, place: str, *, with_label: bool = True, first_row: int = 1
 ) -> tuple[Table, dict[str, Any], int]:
     """Clean columns and their features, which never leave the bounds the encoder declared."""
@@ -300,7 +301,7 @@ def fuse(
     summaries = [total] if total is not None else [summary for _, summary in sorted(held, key=lambda item: item[0])]
     if total is not None:
         _check_sum(task, total)
-    encoded_public = None if public is None else _encode(task, public, "public data", with_label=False)[1]
+    encoded_public = None if public is None else encode(task, public, "public data", with_label=False)[1]
     with one_blas_thread(), np.errstate(all="ignore"):  # sums that no rows can have may overflow: `_check_fused` tells
         model_arrays, findings = task.method.fuse(
             summaries, task.problem, task.prior, public=encoded_public, rng=rng or np.random.default_rng(0)
@@ -595,7 +596,7 @@ def predict(model: Model, data: Data, *, place: str = "data", first_row: int = 1
     regression; rows that the rule "drop" leaves out get "" and NaN.
     Errors: DataError; FileError when the model's arrays do not belong together.
     """
-    table, encoded, _ = _encode(model, _columns(data), place, with_label=False, first_row=first_row)
+    table, encoded, _ = encode(model, _columns(data), place, with_label=False, first_row=first_row)
     answers = _answers(model, encoded)
     label = model.schema.label
     result: dict[str, NDArray[Any]] = {}
@@ -647,8 +648,8 @@ def evaluate(model: Model, data: Data | Iterable[Data], *, place: str = "data") 
     found: list[NDArray[Any]] = []
     rows = dropped = 0
     width = model.problem.num_features + len(model.schema.columns)
-    for piece in _pieces(data, max(256, CHUNK_CELLS // width)):
-        table, encoded, _ = _encode(model, piece, place, first_row=rows + 1)
+    for piece in pieces(data, max(256, CHUNK_CELLS // width)):
+        table, encoded, _ = encode(model, piece, place, first_row=rows + 1)
         rows += len(table.kept)
         dropped += int((~table.kept).sum())
         if arrays.num_rows(encoded):

@@ -1,0 +1,688 @@
+"""One-shot against traditional federated learning, on one user's data: the same rows, partitions and seeds for all.
+
+For each seed a quarter of the rows is the test half nobody learns from; the others are divided over the clients. One
+-shot methods run through `simulate`. Rivals (`rounds`) run on the very features the task's encoder gives, and on a
+network. Learning rates are chosen on validation rows, a fifth of the training rows of the first seed, each rival with
+the same number of tries; test rows are looked at once a seed. What is reported of a rival is its last round.
+
+    isolated    each client's own update fused alone: what it would have without anyone
+    pooled      the best of logistic regression, boosted trees and an MLP on all training rows in one place, chosen on
+                the validation rows; and the task's own method on one client that holds everything
+    elapsed     by the clock here; under a network, see `Network.elapsed`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionlearn import file, partition, plugin, run
+from fusionlearn.errors import FusionlearnError, SettingsError
+from fusionlearn.method import GROUP, METHODS, Method, make
+from fusionlearn.partition import Partition
+from fusionlearn.problem import LABEL, Problem, Schema
+from fusionlearn.simulate.rounds import ALGORITHMS, Head, Local, Net, Rival, federate
+from fusionlearn.simulate.runners import Runner
+from fusionlearn.simulate.simulation import Simulated, raw_bytes, rows_of, simulate
+from fusionlearn.types import Model, Task, Update
+
+TEST, VALIDATION = 0.25, 0.2  # of all rows, of the training rows
+RARE = 0.1  # share of the rarer of two classes below which accuracy says nothing
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0)  # learning rates each rival may try
+SERVER_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # FedAdam's own, at the clients' rate that FedAvg chose
+PROXIMAL = (0.001, 0.01, 0.1, 0.3, 1.0)  # FedProx's μ, at the same rate
+CANDIDATES = ("ridge", "gaussian", "ensemble", "distill_head")  # besides the task's own method
+MOST_ALONE = 100  # clients whose own models are judged
+
+
+@dataclass(frozen=True)
+class Network:
+    """A stated network between clients and server."""
+
+    megabits: float = 20.0  # a second, each way, for each client
+    milliseconds: float = 50.0  # one way
+    stragglers: float = 0.1  # share of clients that take ten times as long, for everything
+
+    def elapsed(self, rounds: int, down: float, up: float, seconds: float, clients: int) -> float:
+        """Seconds until the last round's last answer: a synchronous round waits for its slowest client.
+
+        rounds · slow · (2 · latency + 8 · (down + up) / rate + seconds), slow = 10 where a straggler takes part. Even
+        one-shot learning waits for its stragglers, once.
+
+        down, up  bytes a client gets and sends in a round
+        seconds   the slowest client computes in a round
+        """
+        slow = 10.0 if self.stragglers > 0 and clients * self.stragglers >= 0.5 else 1.0
+        return rounds * slow * (2 * self.milliseconds / 1e3 + 8 * (down + up) / (self.megabits * 1e6) + seconds)
+
+
+def parse_network(text: str) -> Network:
+    """A network written like 20Mbit,50ms,10%. Errors: SettingsError."""
+    import re
+
+    found = re.fullmatch(r"\s*([\d.]+)\s*Mbit\s*,\s*([\d.]+)\s*ms\s*,\s*([\d.]+)\s*%\s*", text)
+    if not found or float(found[1]) <= 0:
+        raise SettingsError(f"'{text[:40]}' is no network: write it like 20Mbit,50ms,10%.")
+    return Network(float(found[1]), float(found[2]), float(found[3]) / 100)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is compared."""
+
+    task: Task
+    partition: Partition
+    clients: int
+    seeds: int
+    rounds: int = 50
+    methods: tuple[str, ...] = ()  # besides the task's own; (): CANDIDATES
+    networks: tuple[str, ...] = ("mlp",)  # of which the rivals get the one with the best validation figure
+    epochs: int = 1  # local, of the rivals
+    network: Network = field(default_factory=Network)
+    first_seed: int = 0
+
+    def settings(self) -> dict[str, Any]:
+        """As JSON, so that a second run knows whether it goes on with the first."""
+        return {
+            "task": file.digest(self.task), "partition": str(self.partition), "clients": self.clients,
+            "rounds": self.rounds, "methods": list(self.methods), "networks": list(self.networks),
+            "epochs": self.epochs, "network": dataclasses.asdict(self.network),
+        }  # fmt: skip
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How answers are judged; larger is better."""
+
+    name: str
+    why: str
+
+    def of(self, truth: NDArray[Any], found: NDArray[np.float64], schema: Schema) -> float:
+        """The figure of probabilities (n, c) or values (n,)."""
+        if self.name == "average precision":
+            from sklearn.metrics import average_precision_score
+
+            return float(average_precision_score(truth == 1, found[:, 1]))
+        figures = run.metrics(truth, found, schema)
+        return float(figures["r2" if self.name == "R²" else "accuracy"] or 0.0)
+
+
+def metric_for(schema: Schema, truth: NDArray[Any]) -> Metric:
+    """Accuracy; average precision where one of two classes is rare; R² for numbers."""
+    if not schema.labels:
+        return Metric("R²", "the label is a number")
+    if len(schema.labels) == 2:
+        share = float((truth == 1).mean())
+        if share < RARE:
+            return Metric("average precision", f"{share:.1%} of the rows are '{schema.labels[1]}'")
+    return Metric("accuracy", "")
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Split:
+    """One seed's rows: who learns from which, and what all are judged on."""
+
+    train: dict[str, Any]
+    test: dict[str, Any]
+    parts: list[NDArray[np.int64]]  # of the training rows
+    names: list[str]
+    digest: str
+
+
+def split(question: Question, data: Mapping[str, Any], seed: int) -> Split:
+    """A quarter of the rows for testing, the others divided over the clients."""
+    rows = len(next(iter(data.values())))
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(7,)))
+    order = rng.permutation(rows)
+    cut = round(rows * TEST)
+    test, train = np.sort(order[:cut]), np.sort(order[cut:])
+    if not len(test) or not len(train):
+        raise SettingsError(f"{rows} rows are too few to hold a quarter back for testing.")
+    learned = rows_of(data, train)
+    labels = _labels(question.task.schema, learned)
+    if question.partition.kind == "file":
+        parts, names = partition.load(Path(question.partition.value), rows)
+        place = np.full(rows, -1, np.int64)
+        place[train] = np.arange(len(train))
+        parts = [place[part][place[part] >= 0] for part in parts]
+    else:
+        parts, names = question.partition.split(labels, learned, question.clients, rng=rng)
+    return Split(learned, rows_of(data, test), parts, names, partition.digest(parts))
+
+
+def _labels(schema: Schema, data: Mapping[str, Any]) -> NDArray[Any]:
+    """Classes as the task counts them, or values."""
+    cells = data.get(schema.label.column)
+    if cells is None:
+        raise SettingsError(f"the data have no column '{schema.label.column}', the task's label.")
+    if not schema.labels:
+        return np.asarray(cells, np.float64)
+    return np.unique(np.array([str(cell) for cell in cells]), return_inverse=True)[1]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features of all clients and the test rows, as the rivals get them: mean 0 and variance 1 over all clients."""
+
+    clients: list[tuple[NDArray[Any], NDArray[Any]]]
+    test: NDArray[Any]
+    truth: NDArray[Any]
+    problem: Problem
+
+
+def encoded(task: Task, rows: Split) -> Encoded:
+    """The task's features, standardised by the moments of all clients."""
+    everything, labels, kept = _encode(task, rows.train, "training rows")
+    place = np.cumsum(kept) - 1  # rows that lack a value the task needs take no part
+    parts = [place[part[kept[part]]] for part in rows.parts]
+    held = np.concatenate([np.empty(0, np.int64), *parts])
+    mean, deviation = everything[held].mean(axis=0), everything[held].std(axis=0)
+    deviation = np.where(deviation > 1e-7, deviation, 1.0)
+    test, truth, _ = _encode(task, rows.test, "test rows")
+
+    def scaled(x: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray((x - mean) / deviation, np.float32)
+
+    clients = [(scaled(everything[part]), labels[part]) for part in parts if len(part)]
+    return Encoded(clients, scaled(test), truth, task.problem)
+
+
+def _encode(task: Task, data: Mapping[str, Any], place: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+    features, labels, kept = [], [], []
+    for piece in run.pieces(data, run.chunk_rows(task)):
+        table, made, _ = run.encode(task, piece, place)
+        features.append(np.asarray(made["x"], np.float32))
+        labels.append(np.asarray(made[LABEL]))
+        kept.append(table.kept)
+    return np.concatenate(features), np.concatenate(labels), np.concatenate(kept)
+
+
+# --- one-shot rows --------------------------------------------------------------------------------------------------
+
+
+def one_shot_tasks(question: Question) -> dict[str, Task | str]:
+    """The task itself and the same with other methods; a sentence in a method's place where it does not fit."""
+    task = question.task
+    found: dict[str, Task | str] = {task.method.name: task}
+    for text in question.methods or CANDIDATES:
+        name = text.partition(":")[0]
+        if text in found or (name == task.method.name and text == name):
+            continue
+        try:
+            method = make(text) if ":" not in text else plugin.parse(Method, text, METHODS, GROUP)  # type: ignore[type-abstract]
+            found[text] = dataclasses.replace(task, method=method, max_bytes=0, signer="", signature="")
+        except FusionlearnError as error:
+            if question.methods:
+                found[text] = str(error)
+    return found
+
+
+def one_shot(
+    task: Task, rows: Split, metric: Metric, *, seed: int, runner: Runner, network: Network, alone: bool,
+    step: Callable[[], None],
+) -> dict[str, Any]:  # fmt: skip
+    """A one-shot method's row for one seed."""
+    own: list[tuple[int, Update]] = []
+
+    def keep(number: int, update: Update) -> None:
+        if alone and len(own) < MOST_ALONE:
+            own.append((number, update))
+
+    found = simulate(task, rows.train, rows.parts, runner=runner, seed=seed, keep=keep, step=step)
+    down, up = len(file.to_bytes(task)), found.most_bytes
+    told: dict[str, Any] = {
+        "value": judged(found.model, rows.test, metric),
+        "rounds": 1,
+        "clients": found.clients,
+        "empty": found.empty,
+        "client_seconds": found.client_seconds,
+        "elapsed": found.elapsed,
+        "elapsed_network": network.elapsed(1, down, up, found.most_seconds, found.clients) + found.server_seconds,
+        "up": found.upload_bytes / found.clients,
+        "down": down + len(file.to_bytes(found.model)),
+        "up_total": found.upload_bytes,
+        "raw": found.raw_bytes / found.clients,
+        "larger_than_data": _larger(found, rows),
+    }
+    if alone:
+        told["alone"] = [
+            {"client": rows.names[number], "rows": len(rows.parts[number]), "value": _alone(task, update, rows, metric)}
+            for number, update in own
+        ]
+    return told
+
+
+def _larger(found: Simulated, rows: Split) -> int:
+    """For how many clients the update is larger than the rows it was made from."""
+    sizes = [raw_bytes(rows.train, part) for part in rows.parts if len(part)]
+    return sum(found.most_bytes > size for size in sizes)
+
+
+def _alone(task: Task, update: Update, rows: Split, metric: Metric) -> float | None:
+    """What a client has without the others; a client of one class knows that class only."""
+    try:
+        model, _ = run.fuse(task, [update])
+        return judged(model, rows.test, metric)
+    except FusionlearnError:
+        return None
+
+
+def judged(model: Model, test: Mapping[str, Any], metric: Metric) -> float:
+    """The metric of a model on the test rows."""
+    found, truth = [], []
+    for piece in run.pieces(test, run.chunk_rows(model)):
+        table, made, _ = run.encode(model, piece, "test rows")
+        answers = model.method.predict(model.arrays, made, model.problem, model.prior)
+        found.append(np.asarray(answers["probability" if model.schema.labels else "value"]))
+        truth.append(table.data[LABEL])
+    values = np.concatenate(found)
+    return metric.of(np.concatenate(truth), values if model.schema.labels else values.reshape(-1), model.schema)
+
+
+def majority(rows: Split, task: Task, metric: Metric) -> float:
+    """What always answering the commonest class, or the mean, would give."""
+    _, labels, _ = _encode(task, rows.train, "training rows")
+    _, truth, _ = _encode(task, rows.test, "test rows")
+    if not task.schema.labels:
+        return metric.of(truth, np.full(len(truth), labels.mean()), task.schema)
+    shares = np.bincount(labels, minlength=len(task.schema.labels)) / len(labels)
+    return metric.of(truth, np.tile(shares, (len(truth), 1)), task.schema)
+
+
+# --- rivals ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a rival, as it travels to a worker: where its rows are, and its settings."""
+
+    folder: str
+    learner: str  # "head", or a network's name
+    rival: Rival
+    metric: Metric
+    schema: Schema
+    problem: Problem
+    seed: int
+
+
+def _store(folder: Path, rows: Encoded) -> None:
+    """Rows as files, so that workers read them and nothing large is sent to each."""
+    np.save(folder / "x.npy", np.concatenate([x for x, _ in rows.clients]))
+    np.save(folder / "y.npy", np.concatenate([y for _, y in rows.clients]))
+    np.save(folder / "cuts.npy", np.cumsum([len(x) for x, _ in rows.clients])[:-1])
+    np.save(folder / "test.npy", rows.test)
+    np.save(folder / "truth.npy", rows.truth)
+
+
+def run_cell(cell: Cell) -> dict[str, Any]:
+    """A rival's whole run."""
+    folder = Path(cell.folder)
+    x, y, cuts, test, truth = (
+        np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("x", "y", "cuts", "test", "truth")
+    )
+    clients = list(zip(np.split(x, cuts), np.split(y, cuts), strict=True))
+    learner = Head(cell.problem) if cell.learner == "head" else Net(cell.problem, cell.learner)
+    curve = federate(
+        learner, clients, cell.rival, lambda found: cell.metric.of(truth, found, cell.schema), test, seed=cell.seed
+    )
+    return dataclasses.asdict(curve)
+
+
+def _rival_row(curve: Mapping[str, Any], rounds: int, network: Network, clients: int) -> dict[str, Any]:
+    size, taking = curve["weights_bytes"], curve["taking_part"]
+    slowest = statistics.fmean(curve["slowest"])
+    return {
+        "value": curve["value"][-1],
+        "curve": list(curve["value"]),
+        "rounds": rounds,
+        "clients": clients,
+        "client_seconds": curve["client_seconds"][-1],
+        "elapsed": curve["elapsed"],
+        "elapsed_network": network.elapsed(rounds, size, size, slowest, taking),
+        "weights_bytes": size,
+        "up": size * rounds * taking / clients,
+        "down": size * rounds * taking / clients,
+        "up_total": size * rounds * taking,
+    }
+
+
+def _tune(question: Question, folder: Path, problem: Problem, metric: Metric, runner: Runner) -> dict[str, Any]:
+    """Each rival's best settings on the validation rows: five tries each, and the network with the best figure."""
+    learners = ("head", *question.networks)
+    schema = question.task.schema
+
+    def cell(learner: str, rival: Rival) -> Cell:
+        return Cell(str(folder), learner, rival, metric, schema, problem, question.first_seed)
+
+    def local(rate: float, proximal: float = 0.0) -> Local:
+        return Local(question.epochs, rate=rate, proximal=proximal)
+
+    tries: dict[tuple[str, str], list[Rival]] = {
+        (learner, "fedavg"): [Rival("fedavg", question.rounds, local(rate)) for rate in RATES] for learner in learners
+    }
+    chosen = _best(tries, cell, runner)
+    second: dict[tuple[str, str], list[Rival]] = {}
+    for learner in learners:
+        rate = chosen[learner, "fedavg"]["rival"].local.rate
+        second[learner, "fedprox"] = [Rival("fedprox", question.rounds, local(rate, mu)) for mu in PROXIMAL]
+        second[learner, "fedadam"] = [
+            Rival("fedadam", question.rounds, local(rate), server_rate=other) for other in SERVER_RATES
+        ]
+    chosen |= _best(second, cell, runner)
+    best = max(question.networks, key=lambda name: chosen[name, "fedavg"]["validation"])
+    return {
+        f"{algorithm} · {'same encoder, linear head' if learner == 'head' else best}": {
+            "learner": learner, **chosen[learner, algorithm],
+        }
+        for learner in ("head", best)
+        for algorithm in ALGORITHMS
+    }  # fmt: skip
+
+
+def _best(
+    tries: Mapping[tuple[str, str], Sequence[Rival]], cell: Callable[[str, Rival], Cell], runner: Runner
+) -> dict[tuple[str, str], dict[str, Any]]:
+    jobs = [(key, rival) for key, rivals in tries.items() for rival in rivals]
+    curves = runner(run_cell, (cell(key[0], rival) for key, rival in jobs))
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for (key, rival), curve in zip(jobs, curves, strict=True):
+        value = curve["value"][-1]
+        if key not in found or value > found[key]["validation"]:
+            found[key] = {"rival": rival, "validation": value, "tries": len(tries[key])}
+    return found
+
+
+# --- the ceiling ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A job: the best that a data centre would fit, as it travels to a worker."""
+
+    train: Any
+    labels: Any
+    test: Any
+    truth: Any
+    metric: Metric
+    schema: Schema
+    seed: int
+
+
+def pooled(job: Pool) -> dict[str, Any]:
+    """The best of logistic (or ridge) regression, boosted trees and an MLP, chosen on a fifth of the training rows."""
+    import warnings
+
+    rng = np.random.default_rng(job.seed)
+    order = rng.permutation(len(job.train))
+    cut = max(1, round(len(order) * VALIDATION))
+    held, fit = order[:cut], order[cut:]
+    found: dict[str, float] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fit that has not converged is judged as it is
+        for name, maker in _estimators(job.schema, job.seed).items():
+            made = maker().fit(job.train[fit], job.labels[fit])
+            found[name] = job.metric.of(job.labels[held], _answers(made, job.train[held], job.schema), job.schema)
+        best = max(found, key=lambda name: found[name])
+        made = _estimators(job.schema, job.seed)[best]().fit(job.train, job.labels)
+    return {"best": best, "value": job.metric.of(job.truth, _answers(made, job.test, job.schema), job.schema)}
+
+
+def _estimators(schema: Schema, seed: int) -> dict[str, Callable[[], Any]]:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.linear_model import LogisticRegression, RidgeCV
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    if not schema.labels:
+        return {
+            "ridge regression": lambda: RidgeCV(np.logspace(-3, 4, 15)),
+            "boosted trees": lambda: HistGradientBoostingRegressor(random_state=seed),
+            "MLP": lambda: MLPRegressor(early_stopping=True, random_state=seed),
+        }
+    return {
+        "logistic regression": lambda: LogisticRegression(max_iter=300),
+        "boosted trees": lambda: HistGradientBoostingClassifier(max_iter=60, random_state=seed),
+        "MLP": lambda: MLPClassifier(early_stopping=True, random_state=seed, max_iter=60),
+    }
+
+
+def _answers(made: Any, x: NDArray[Any], schema: Schema) -> NDArray[np.float64]:
+    if not schema.labels:
+        return np.asarray(made.predict(x), np.float64)
+    found = np.zeros((len(x), len(schema.labels)))
+    found[:, made.classes_.astype(int)] = made.predict_proba(x)
+    return found
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------
+
+
+def compare(
+    question: Question,
+    data: Mapping[str, Any],
+    runner: Runner,
+    *,
+    known: Mapping[str, Any] | None = None,
+    done: Callable[[dict[str, Any]], None] = lambda _result: None,
+    tell: Callable[[str, float], None] = lambda _what, _share: None,
+) -> dict[str, Any]:
+    """The whole comparison, as JSON values.
+
+    known  what an earlier run with the same settings finished; its seeds are not run again
+    done   is called with the result so far after each seed, so that an interruption loses one seed at most
+    tell   is told what is being done, and the share that is finished
+    """
+    task = question.task
+    result: dict[str, Any] = dict(known) if known else {"settings": question.settings(), "seeds": {}}
+    seeds = range(question.first_seed, question.first_seed + question.seeds)
+    labels = _labels(task.schema, data)
+    metric = metric_for(task.schema, _codes(task, data) if len(task.schema.labels) == 2 else labels)
+    result |= {"metric": metric.name, "metric_why": metric.why, "rows": len(labels), "name": task.name}
+    steps = Steps(tell, 1 + question.seeds)
+    if "tuning" not in result:
+        steps.say("choosing the rivals' learning rates on validation rows")
+        result["tuning"] = _tuning(question, data, metric, runner)
+        done(result)
+    steps.next()
+    for seed in seeds:
+        if str(seed) not in result["seeds"]:
+            result["seeds"][str(seed)] = _one_seed(question, data, seed, metric, result["tuning"], runner, steps)
+            done(result)
+        steps.next()
+    result["table"] = table(question, {str(seed): result["seeds"][str(seed)] for seed in seeds})
+    done(result)
+    return result
+
+
+@dataclass
+class Steps:
+    """Tells what is being done, and how much of all is finished."""
+
+    tell: Callable[[str, float], None]
+    of: int
+    finished: int = 0
+
+    def say(self, what: str) -> None:
+        """Something begins."""
+        self.tell(what, self.finished / self.of)
+
+    def next(self) -> None:
+        """A step is done."""
+        self.finished += 1
+        self.tell("", self.finished / self.of)
+
+
+def _codes(task: Task, data: Mapping[str, Any]) -> NDArray[Any]:
+    return np.asarray(task.schema.read(data).data[LABEL])
+
+
+def _tuning(question: Question, data: Mapping[str, Any], metric: Metric, runner: Runner) -> dict[str, Any]:
+    rows = split(question, data, question.first_seed)
+    found = encoded(question.task, rows)
+    rng = np.random.default_rng(np.random.SeedSequence(question.first_seed, spawn_key=(8,)))
+    held, clients = [], []
+    for x, y in found.clients:
+        order = rng.permutation(len(x))
+        cut = round(len(x) * VALIDATION)
+        held.append((x[order[:cut]], y[order[:cut]]))
+        if cut < len(x):
+            clients.append((x[np.sort(order[cut:])], y[np.sort(order[cut:])]))
+    validation = Encoded(
+        clients, np.concatenate([x for x, _ in held]), np.concatenate([y for _, y in held]), found.problem
+    )
+    if not len(validation.truth):
+        raise SettingsError("the clients have too few rows to hold any back for validation: use fewer clients.")
+    with tempfile.TemporaryDirectory() as folder:
+        _store(Path(folder), validation)
+        chosen = _tune(question, Path(folder), found.problem, metric, runner)
+    return {
+        name: {
+            "learner": entry["learner"], "rival": dataclasses.asdict(entry["rival"]), "tries": entry["tries"],
+            "validation": entry["validation"],
+        }
+        for name, entry in chosen.items()
+    }  # fmt: skip
+
+
+def _rival(told: Mapping[str, Any]) -> Rival:
+    return Rival(**{**told, "local": Local(**told["local"])})
+
+
+def _one_seed(
+    question: Question, data: Mapping[str, Any], seed: int, metric: Metric, tuning: Mapping[str, Any], runner: Runner,
+    steps: Steps,
+) -> dict[str, Any]:  # fmt: skip
+    task, began = question.task, time.perf_counter()
+    rows = split(question, data, seed)
+    found: dict[str, Any] = {"partition": rows.digest, "one_shot": {}, "rivals": {}, "refused": {}}
+    found["sizes"] = [len(part) for part in rows.parts]
+    for name, made in one_shot_tasks(question).items():
+        if isinstance(made, str):
+            found["refused"][name] = made
+            continue
+        steps.say(f"seed {seed}: {name}")
+        try:
+            found["one_shot"][name] = one_shot(
+                made, rows, metric, seed=seed, runner=runner, network=question.network, alone=made is task,
+                step=lambda: None,
+            )  # fmt: skip
+        except FusionlearnError as error:
+            if made is task:
+                raise
+            found["refused"][name] = str(error)
+    steps.say(f"seed {seed}: rivals, {question.rounds} rounds each")
+    features = encoded(task, rows)
+    with tempfile.TemporaryDirectory() as folder:
+        _store(Path(folder), features)
+        cells = [
+            Cell(folder, entry["learner"], _rival(entry["rival"]), metric, task.schema, features.problem, seed)
+            for entry in tuning.values()
+        ]
+        for name, curve in zip(tuning, runner(run_cell, cells), strict=True):
+            count = len(features.clients)
+            found["rivals"][name] = _rival_row(curve, question.rounds, question.network, count)
+    steps.say(f"seed {seed}: pooled")
+    train, labels = (np.concatenate(parts) for parts in zip(*features.clients, strict=True))
+    job = Pool(train, labels, features.test, features.truth, metric, task.schema, seed)
+    found["pooled"] = next(iter(runner(pooled, [job])))
+    whole = np.concatenate(rows.parts)
+    together = simulate(task, rows.train, [np.sort(whole)], runner=runner, seed=seed)
+    found["pooled"]["own"] = judged(together.model, rows.test, metric)
+    found["majority"] = majority(rows, task, metric)
+    found["seconds"] = time.perf_counter() - began
+    return found
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def table(question: Question, seeds: Mapping[str, Any]) -> dict[str, Any]:
+    """Means over the seeds, and what follows from them: the mission's table."""
+    own = question.task.method.name
+    rows = []
+    for kind in ("one_shot", "rivals"):
+        names = [name for name in next(iter(seeds.values()))[kind] if all(name in s[kind] for s in seeds.values())]
+        for name in names:
+            runs = [seed[kind][name] for seed in seeds.values()]
+            rows.append(_table_row(name, kind, runs, mine=name == own and kind == "one_shot"))
+    mine = next(row for row in rows if row["mine"])
+    for row in rows:
+        row["rounds_to_reach"] = (
+            [_reached(seed["rivals"][row["name"]]["curve"], seed["one_shot"][own]["value"]) for seed in seeds.values()]
+            if row["kind"] == "rivals"
+            else None
+        )
+    alone = [[entry["value"] for entry in seed["one_shot"][own]["alone"] if entry["value"] is not None]
+             for seed in seeds.values()]  # fmt: skip
+    alone = [values for values in alone if values]
+    best = max((row for row in rows if row["kind"] == "one_shot"), key=lambda row: row["value"])
+    return {
+        "rows": rows,
+        "own": mine["name"],
+        "best_one_shot": best["name"],
+        "isolated": _spread([statistics.fmean(values) for values in alone]) if alone else None,
+        "isolated_best": _spread([max(values) for values in alone]) if alone else None,
+        "pooled": _spread([seed["pooled"]["value"] for seed in seeds.values()]),
+        "pooled_by": sorted({seed["pooled"]["best"] for seed in seeds.values()}),
+        "pooled_own": _spread([seed["pooled"]["own"] for seed in seeds.values()]),
+        "majority": _spread([seed["majority"] for seed in seeds.values()]),
+        "dominated": [
+            row["name"] for row in rows
+            if row["kind"] == "rivals" and row["value"] > best["value"] and row["up"] < best["up"]
+        ],
+        "partitions": [seed["partition"] for seed in seeds.values()],
+        "empty": [seed["one_shot"][own]["empty"] for seed in seeds.values()],
+        "larger_than_data": [seed["one_shot"][own]["larger_than_data"] for seed in seeds.values()],
+        "refused": next(iter(seeds.values()))["refused"],
+    }  # fmt: skip
+
+
+def _table_row(name: str, kind: str, runs: Sequence[Mapping[str, Any]], *, mine: bool) -> dict[str, Any]:
+    value, spread = _spread([entry["value"] for entry in runs])
+    means = {
+        key: statistics.fmean([entry[key] for entry in runs])
+        for key in ("client_seconds", "elapsed", "elapsed_network", "up", "down", "up_total")
+    }
+    raw = statistics.fmean([entry["raw"] for entry in runs]) if kind == "one_shot" else None
+    about = {"name": name, "kind": kind, "mine": mine, "rounds": runs[0]["rounds"], "raw": raw}
+    return {**about, "value": value, "spread": spread, **means}
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _reached(curve: Sequence[float], value: float) -> int | None:
+    """The first round from which on a rival has what the one-shot method has; None when it never does."""
+    return next((number for number, reached in enumerate(curve, 1) if reached >= value), None)
+
+
+def rounds_text(reached: Iterable[int | None], rounds: int) -> str:
+    """In words: how many rounds a rival needs."""
+    found = list(reached)
+    known = [number for number in found if number is not None]
+    if not known:
+        return f"never in {rounds}"
+    text = f"{statistics.median(known):.0f}"
+    return text if len(known) == len(found) else f"{text} ({len(known)} of {len(found)} seeds)"
+
+
+def frontier(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Names of rows that no other row beats in both the metric and the bytes a client sends."""
+    for row in rows:
+        if not any(other["value"] > row["value"] and other["up"] < row["up"] for other in rows):
+            yield str(row["name"])
