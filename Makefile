@@ -22,7 +22,7 @@ export FUSIONLEARN_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: demo test lint docs bench mutation clean $(VENV)
+.PHONY: demo test lint docs bench mutation hub-kills clean $(VENV)
 
 demo: $(VENV)/.demo
 	@$(BIN)/fusionlearn demo
@@ -47,6 +47,9 @@ bench: $(VENV)/.test
 
 mutation: $(VENV)/.test  # hours rather than minutes, so not in CI
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash tests/mutation.sh $(ARGS)
+
+hub-kills: $(VENV)/.test  # kill -9 at every change a hub makes to its files, twice: five minutes or so
+	@FUSIONLEARN_KILLS=1700 FUSIONLEARN_SERVER_KILLS=60 $(BIN)/python -m pytest -n $(WORKERS) tests/test_hub_kills.py $(ARGS)
 
 clean:
 	@rm -rf $(VENV) .venv-* build dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache mutants

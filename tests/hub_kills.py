@@ -32,8 +32,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests import hub_faults as faults  # noqa: E402
-from tests import hub_world as world  # noqa: E402
+from tests import hub_faults as faults
+from tests import hub_world as world
 
 PROJECT = "canaries"
 PIECE = 64 * 1024
@@ -42,6 +42,19 @@ View = dict[str, Any]
 
 
 # --- the steps ------------------------------------------------------------------------------------------------------
+
+
+def refused(status: int, work: Callable[[], Any]) -> bool:
+    """Whether the hub refuses with this status; another refusal is a fault."""
+    from fusionlearn.hub.refusal import Refusal
+
+    try:
+        work()
+    except Refusal as refusal:
+        if refusal.status != status:
+            raise
+        return True
+    return False
 
 
 class Site:
@@ -68,15 +81,11 @@ class Site:
 
     def send_piece(self, update: Any, number: int) -> None:
         """The update up to and with this piece, asking first how much is there, as a client does."""
-        from fusionlearn.hub.refusal import Refusal
-
         content = world.content(update)
         member, most = self.uploads.allowed(PROJECT, update.signer, self.task)
-        try:
+        have, complete = 0, False
+        if not refused(404, lambda: self.uploads.offset(member, self.task, self.digest(update))):
             have, complete = self.uploads.offset(member, self.task, self.digest(update))
-        except Refusal as refusal:
-            assert refusal.status == 404
-            have, complete = 0, False
         end = min(len(content), PIECE * (number + 1))
         while not complete and have < end:
             piece = content[have : min(have + PIECE, end)]
@@ -129,12 +138,8 @@ def _publish(site: Site) -> None:
 
 def _revoke(site: Site) -> None:
     from fusionlearn.hub import members
-    from fusionlearn.hub.refusal import Refusal
 
-    try:
-        members.revoke(site.hub, site.owner(), world.public(7))
-    except Refusal as refusal:
-        assert refusal.status == 404  # revoked already
+    refused(404, lambda: members.revoke(site.hub, site.owner(), world.public(7)))  # where it is revoked already
 
 
 def _close(site: Site) -> None:
@@ -145,12 +150,8 @@ def _close(site: Site) -> None:
 
 def _fuse_again(site: Site) -> None:
     from fusionlearn.hub import fusions
-    from fusionlearn.hub.refusal import Refusal
 
-    try:
-        fusions.again(site.hub, site.owner(), site.task, [world.public(2)], True)
-    except Refusal as refusal:
-        assert refusal.status == 409, refusal  # asked for already
+    refused(409, lambda: fusions.again(site.hub, site.owner(), site.task, [world.public(2)], True))
     if "wanted" not in [version["state"] for version in view(site)["versions"]]:
         raise AssertionError("the second model was not asked for")
 
@@ -170,9 +171,7 @@ def _accept(site: Site, update: Any) -> None:
 def _withdraw(site: Site, update: Any) -> None:
     from fusionlearn.hub import members, uploads
 
-    uploads.withdraw(
-        site.hub, members.standing(site.hub, PROJECT, update.signer), site.task, site.digest(update)
-    )
+    uploads.withdraw(site.hub, members.standing(site.hub, PROJECT, update.signer), site.task, site.digest(update))
 
 
 STEPS: dict[str, Callable[[Site], Any]] = {
@@ -196,7 +195,13 @@ STEPS: dict[str, Callable[[Site], Any]] = {
     "fuse again": _fuse_again,
     "publish again": Site.work,
 }
-MANY = {"begin", "enrol", "two uploads", "fuse", "publish again"}  # steps of several transactions: more states lie between
+MANY = {
+    "begin",
+    "enrol",
+    "two uploads",
+    "fuse",
+    "publish again",
+}  # steps of several transactions: more states lie between
 FIRST = {1, 2, 3, 4}  # clients in the first model, the third with its correction
 SECOND = {1, 3, 4, 6}
 
@@ -218,8 +223,7 @@ def view(site: Site) -> View:
         return {
             "projects": rows(tables.project, "name", "events"),
             "keys": [
-                {**row, "revoked": row["revoked"] is not None}
-                for row in rows(tables.member, "key", "role", "revoked")
+                {**row, "revoked": row["revoked"] is not None} for row in rows(tables.member, "key", "role", "revoked")
             ],
             "tasks": rows(tables.task, "digest", "sha256", "state"),
             "updates": rows(tables.update, "digest", "signer", "state", "sha256"),
@@ -364,8 +368,11 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
 
-def kill_everywhere(points: int, folder: Path, *, seed: int = 0, seconds: float = 1e9) -> Tally:
-    """Kill at so many points, spread evenly over all steps' calls; stops early after so many seconds."""
+def kill_everywhere(points: int, folder: Path, *, first: float = 0.0, seconds: float = 1e9) -> Tally:
+    """Kill at so many points, spread evenly over all steps' calls from this share of them on.
+
+    Stops early after so many seconds.
+    """
     warm()
     began = time.monotonic()
     tally = Tally()
@@ -383,8 +390,8 @@ def kill_everywhere(points: int, folder: Path, *, seed: int = 0, seconds: float 
         control.disarm()
         views.append(after)
     places = [(number, call) for number, step in enumerate(names) for call in range(1, tally.calls[step] + 1)]
-    chosen = [places[int(part * len(places) / points) % len(places)] for part in range(points)]
-    random.Random(seed).shuffle(chosen)  # so that stopping early leaves no step out
+    chosen = [places[int((part / points + first) * len(places)) % len(places)] for part in range(points)]
+    random.Random(0).shuffle(chosen)  # so that stopping early leaves no step out
     for point, (number, call) in enumerate(chosen):
         if time.monotonic() - began > seconds:
             break
@@ -418,10 +425,6 @@ def kill_everywhere(points: int, folder: Path, *, seed: int = 0, seconds: float 
 
 def warm() -> None:
     """Make and import before forking whatever children need; no thread may start here."""
-    import alembic.command
-    import alembic.runtime.migration
-    import obstore.store
-    import sqlalchemy.dialects.sqlite.pysqlite
 
     from fusionlearn import report, run  # noqa: F401
     from fusionlearn.hub import audit, fusions, members, tasks, uploads, worker  # noqa: F401
@@ -433,29 +436,29 @@ def warm() -> None:
     world.content(_correction())
 
 
-def run(points: int, seconds: float = 1e9) -> dict[str, Any]:
+def run(points: int, *, first: float = 0.0, seconds: float = 1e9) -> dict[str, Any]:
     """Kill at so many points in a process that has the shim in place; what it found."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "live").mkdir()
         control = faults.Faults(folder / "control", folder / "live")
-        command = [sys.executable, __file__, str(points), str(seconds), str(folder)]
+        command = [sys.executable, __file__, str(points), str(first), str(seconds), str(folder)]
         done = subprocess.run(command, env=os.environ | control.environment(), stdout=subprocess.PIPE, check=True)
     told: dict[str, Any] = json.loads(done.stdout)
     return told
 
 
-def main(points: int, seconds: float, folder: Path) -> None:
+def main(points: int, first: float, seconds: float, folder: Path) -> None:
     """The process with the shim."""
     began = time.monotonic()
-    tally = kill_everywhere(points, folder, seconds=seconds)
+    tally = kill_everywhere(points, folder, first=first, seconds=seconds)
     print(json.dumps({**vars(tally), "seconds": time.monotonic() - began}))  # noqa: T201
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        main(int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]))
+    if len(sys.argv) > 2:
+        main(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))
     else:
-        told = run(int(sys.argv[1]), float((*sys.argv, "1e9")[2]))
-        print(json.dumps(told, indent=1))  # noqa: T201
-        sys.exit(bool(told["faults"]) or told["slowest"] > READY)
+        found = run(int(sys.argv[1]))
+        print(json.dumps(found, indent=1))  # noqa: T201
+        sys.exit(bool(found["faults"]) or found["slowest"] > READY)

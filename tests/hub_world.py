@@ -7,6 +7,7 @@ none. A client lost shows as an absent class, a client counted twice as a record
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,7 @@ class Clock:
     """A clock that tests move."""
 
     ahead: float = 0.0  # seconds
+    still: datetime.datetime | None = None  # the moment it stands at, but for those seconds
 
-    def __call__(self) -> Any:
-        import datetime
-
-        return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self.ahead)
+    def __call__(self) -> datetime.datetime:
+        return (self.still or datetime.datetime.now(datetime.UTC)) + datetime.timedelta(seconds=self.ahead)
