@@ -41,6 +41,7 @@ RATES = (0.01, 0.03, 0.1, 0.3, 1.0)  # learning rates each rival may try
 SERVER_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # FedAdam's own, at the clients' rate that FedAvg chose
 PROXIMAL = (0.001, 0.01, 0.1, 0.3, 1.0)  # FedProx's μ, at the same rate
 CANDIDATES = ("ridge", "gaussian", "ensemble", "distill_head")  # besides the task's own method
+SHOWN = {"fedavg": "FedAvg", "fedprox": "FedProx", "fedadam": "FedAdam"}
 MOST_ALONE = 100  # clients whose own models are judged
 
 
@@ -386,7 +387,7 @@ def _tune(question: Question, folder: Path, problem: Problem, metric: Metric, ru
     chosen |= _best(second, cell, runner)
     best = max(question.networks, key=lambda name: chosen[name, "fedavg"]["validation"])
     return {
-        f"{algorithm} · {'same encoder, linear head' if learner == 'head' else best}": {
+        f"{SHOWN[algorithm]}, {'same head' if learner == 'head' else best}": {
             "learner": learner, **chosen[learner, algorithm],
         }
         for learner in ("head", best)
@@ -526,6 +527,11 @@ class Steps:
         self.tell("", self.finished / self.of)
 
 
+def class_codes(schema: Schema, data: Mapping[str, Any]) -> NDArray[Any]:
+    """Each row's class as a number, for pictures."""
+    return _labels(schema, data)
+
+
 def _codes(task: Task, data: Mapping[str, Any]) -> NDArray[Any]:
     return np.asarray(task.schema.read(data).data[LABEL])
 
@@ -626,6 +632,8 @@ def table(question: Question, seeds: Mapping[str, Any]) -> dict[str, Any]:
             if row["kind"] == "rivals"
             else None
         )
+        row["reached"] = rounds_text(row["rounds_to_reach"], row["rounds"]) if row["rounds_to_reach"] else ""
+        row["privacy"] = ""
     alone = [[entry["value"] for entry in seed["one_shot"][own]["alone"] if entry["value"] is not None]
              for seed in seeds.values()]  # fmt: skip
     alone = [values for values in alone if values]
@@ -640,15 +648,32 @@ def table(question: Question, seeds: Mapping[str, Any]) -> dict[str, Any]:
         "pooled_by": sorted({seed["pooled"]["best"] for seed in seeds.values()}),
         "pooled_own": _spread([seed["pooled"]["own"] for seed in seeds.values()]),
         "majority": _spread([seed["majority"] for seed in seeds.values()]),
-        "dominated": [
-            row["name"] for row in rows
-            if row["kind"] == "rivals" and row["value"] > best["value"] and row["up"] < best["up"]
-        ],
+        "dominated": _dominated(rows, best, seeds),
         "partitions": [seed["partition"] for seed in seeds.values()],
         "empty": [seed["one_shot"][own]["empty"] for seed in seeds.values()],
         "larger_than_data": [seed["one_shot"][own]["larger_than_data"] for seed in seeds.values()],
         "refused": next(iter(seeds.values()))["refused"],
     }  # fmt: skip
+
+
+def _dominated(
+    rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any], seeds: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Every rival that is, after some round, both more accurate and smaller in bytes than the best one-shot row."""
+    found = []
+    for row in rows:
+        if row["kind"] != "rivals":
+            continue
+        curves = [seed["rivals"][row["name"]]["curve"] for seed in seeds.values()]
+        means = [statistics.fmean(values) for values in zip(*curves, strict=True)]
+        each = row["up"] / row["rounds"]
+        better = [
+            number for number, value in enumerate(means, 1) if value > best["value"] and each * number < best["up"]
+        ]
+        if better:
+            top = max(better, key=lambda number: means[number - 1])
+            found.append({"name": row["name"], "round": top, "value": means[top - 1], "up": each * top})
+    return found
 
 
 def _table_row(name: str, kind: str, runs: Sequence[Mapping[str, Any]], *, mine: bool) -> dict[str, Any]:

@@ -99,6 +99,19 @@ class Source:
             return [_renumbered(fault, part.numbers) for fault in error.faults]
         return []
 
+    def column(self, name: str) -> list[str] | None:
+        """One column of the file as its texts, declared or not, to divide rows by; None when the file has none.
+
+        `takes_numbers` does not hold for it: it is read as it stands.
+        """
+        if name not in self._table.names:
+            return None
+        plain, self._table.takes_numbers = self._table.takes_numbers, False
+        try:
+            return [str(cell).strip() for batch in self._table.batches((name,)) for cell in batch.columns[name]]
+        finally:
+            self._table.takes_numbers = plain
+
     def cells(self, wanted: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:
         """Row, column and content, as the file has it, of single cells: for the person at the terminal alone."""
         asked = set(wanted)
