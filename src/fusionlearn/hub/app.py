@@ -383,8 +383,12 @@ async def _refused(_request: Request, error: Any) -> JSONResponse:
 async def _not_valid(_request: Request, error: Any) -> JSONResponse:
     """Which field is wrong and how, without what was sent."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-    return JSONResponse({"error": f"{place}: {first['msg']}.", "kind": "NotValid"}, 422)
+    if first["type"] == "extra_forbidden":  # its name is the sender's text, too
+        sentence = "the body has a field that is not known here."
+    else:
+        place = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+        sentence = f"{place}: {first['msg']}."
+    return JSONResponse({"error": sentence, "kind": "NotValid"}, 422)
 
 
 async def _no_route(_request: Request, error: Any) -> JSONResponse:

@@ -72,7 +72,10 @@ def _token(request: Request) -> str:
 
 async def _form(request: Request) -> dict[str, list[str]]:
     """A form's fields, if it came from a page of ours."""
-    fields = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=1000)
+    try:
+        fields = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=1000)
+    except ValueError as error:
+        raise Refusal(422, "a form of this page has fewer fields: load the page again.") from error
     if not hmac.compare_digest(fields.get("token", [""])[0].encode(), _token(request).encode()):
         raise Refusal(403, "this form is out of date: load the page again.")
     return fields
