@@ -15,6 +15,7 @@ from fusionlearn import file, partition, run
 from fusionlearn.cli.base import F, json_option, main, path_type, progress, read_task, say, show_result, sized
 from fusionlearn.errors import FileError, SettingsError
 
+SHORT = {"logistic regression": "LR", "ridge regression": "ridge", "boosted trees": "trees"}
 WIDE = 100  # columns of the terminal's table at most
 
 
@@ -225,21 +226,23 @@ def _print_table(found: dict[str, Any], share: Callable[[Any, float | None], str
     title = f"{found['name']}: one contact or {found['settings']['rounds']} rounds"
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     shown.add_column("method", no_wrap=True)
-    for name in ("rounds", found["metric"], "up", "client time", "network", "to reach", "attack"):
+    for name in ("rounds", found["metric"], "up", "clients", "network", "to reach", "attack"):
         shown.add_column(name, justify="right", no_wrap=True)
     for row in table["rows"]:
+        spread = share(found, row["spread"]).removesuffix(" %")
         shown.add_row(
-            row["name"], str(row["rounds"]), f"{share(found, row['value'])} ±{share(found, row['spread'])}",
+            row["name"], str(row["rounds"]), f"{share(found, row['value'])} ±{spread}",
             size(row["up"]), seconds(row["client_seconds"]), seconds(row["elapsed_network"]), row["reached"],
             row["privacy"],
             style="bold" if row["name"] == table["best_one_shot"] and row["kind"] == "one_shot" else "",
             end_section=row is _last_one_shot(table["rows"]),
         )  # fmt: skip
     shown.add_section()
+    pooled_by = ", ".join(SHORT.get(name, name) for name in table["pooled_by"])
     for label, value in (
         ("mean isolated client", table["isolated"]), ("best isolated client", table["isolated_best"]),
         (f"{table['own']}, pooled", table["pooled_own"]),
-        (f"pooled {', '.join(table['pooled_by'])}", table["pooled"]), ("commonest answer", table["majority"]),
+        (f"pooled {pooled_by}", table["pooled"]), ("commonest answer", table["majority"]),
     ):  # fmt: skip
         shown.add_row(label, "", share(found, value[0] if value else None))
     console = Console()
@@ -271,6 +274,6 @@ def _remarks(found: dict[str, Any], share: Callable[[Any, float | None], str]) -
         yield f"For {max(table['larger_than_data'])} clients the update is larger than the rows it was made from."
     for name, why in table["refused"].items():
         yield f"{name} is left out: {why}"
-    yield "up: bytes a client sends; network: elapsed over the stated network;"
+    yield "up: bytes a client sends; clients: their computing time, all together; network: elapsed over the one stated;"
     yield f"to reach: rounds until the rival has what {table['own']} has; attack: AUC of membership inference"
     yield "against what a server sees (0.5: none)."

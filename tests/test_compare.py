@@ -1,0 +1,134 @@
+"""Comparing: every row of the table measured on the same rows, the same on every runner, kept and gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from tests import rounds, test_simulate
+
+from fusionlearn import cli, partition
+from fusionlearn.errors import SettingsError
+from fusionlearn.simulate import compare, open_runner, page
+
+pytest.importorskip("sklearn")
+pytest.importorskip("torch")
+
+QUESTION = compare.Question(
+    rounds.task(), partition.parse("dirichlet:0.5"), 6, 2, rounds=3, methods=("gaussian",), networks=("linear",)
+)
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    with open_runner("serial") as runner:
+        return compare.compare(QUESTION, test_simulate.table(), runner)
+
+
+def test_the_table_holds_every_row(found: dict[str, Any]):
+    table = found["table"]
+    names = [row["name"] for row in table["rows"]]
+    assert names == [
+        "ridge", "gaussian", "FedAvg, same head", "FedProx, same head", "FedAdam, same head", "FedAvg, linear",
+        "FedProx, linear", "FedAdam, linear",
+    ]  # fmt: skip
+    for row in table["rows"]:
+        assert 0 <= row["value"] <= 1 and row["up"] > 0 and row["client_seconds"] > 0
+        assert row["rounds"] == (1 if row["kind"] == "one_shot" else 3)
+    fedavg = table["rows"][2]
+    assert fedavg["up"] == 3 * 4 * (4 * 2 + 2)  # rounds · bytes · weights of the head
+    assert len(table["partitions"]) == 2 and table["pooled"][0] > 0.5
+    json.dumps(found, allow_nan=False)
+
+
+def test_another_runner_gives_the_same_figures(found: dict[str, Any]):
+    with open_runner("processes", 2) as runner:
+        again = compare.compare(QUESTION, test_simulate.table(), runner)
+    for here, there in zip(found["table"]["rows"], again["table"]["rows"], strict=True):
+        assert (here["name"], here["value"], here["up"]) == (there["name"], there["value"], there["up"])
+    assert found["table"]["isolated"] == again["table"]["isolated"]
+    assert found["table"]["pooled"] == again["table"]["pooled"]
+
+
+def test_finished_seeds_are_not_run_again(found: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    known = json.loads(json.dumps({name: found[name] for name in ("settings", "seeds", "tuning")}))
+    monkeypatch.setattr(compare, "_one_seed", lambda *_: pytest.fail("it was run again"))
+    with open_runner("serial") as runner:
+        again = compare.compare(QUESTION, test_simulate.table(), runner, known=known)
+    assert again["table"]["rows"][0]["value"] == found["table"]["rows"][0]["value"]
+
+
+def test_test_rows_choose_nothing():
+    """Learning rates are the same whatever the labels of the test rows are."""
+    data = test_simulate.table()
+    rows = compare.split(QUESTION, data, 0)
+    order = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(7,))).permutation(240)[:60]
+    other = {name: np.array(cells) for name, cells in data.items()}
+    other["ill"][order] = np.where(other["ill"][order] == "0", "1", "0")
+    assert len(rows.test["ill"]) == 60
+    with open_runner("serial") as runner:
+        metric = compare.Metric("accuracy", "")
+        assert compare._tuning(QUESTION, data, metric, runner) == compare._tuning(QUESTION, other, metric, runner)
+
+
+def test_the_page_is_whole_and_self_contained(found: dict[str, Any]):
+    pytest.importorskip("matplotlib")
+    text = page.html(found)
+    assert 'src="http' not in text and "<script" not in text and "href=" not in text
+    assert text.count("data:image/svg+xml;base64,") >= 2
+    for row in found["table"]["rows"]:
+        assert row["name"] in text
+
+
+def test_a_rare_class_is_judged_by_average_precision():
+    schema = rounds.task().schema
+    truth = np.r_[np.ones(3, int), np.zeros(97, int)]
+    assert compare.metric_for(schema, truth).name == "average precision"
+    assert compare.metric_for(schema, np.r_[np.ones(30, int), np.zeros(70, int)]).name == "accuracy"
+    assert compare.metric_for(rounds.task(regression=True).schema, truth).name == "R²"
+
+
+def test_the_network_s_time_is_the_stated_formula():
+    network = compare.parse_network("20Mbit,50ms,10%")
+    # one of ten clients is ten times slower: 5 rounds · 10 · (0.1 + 8 · 3 MB / 20 Mbit/s + 2 s)
+    assert network.elapsed(5, 1e6, 2e6, 2.0, 10) == pytest.approx(5 * 10 * (0.1 + 1.2 + 2.0))
+    assert network.elapsed(1, 0, 0, 1.0, 3) == pytest.approx(1.1)
+    for text in ("fast", "20,50,10", "0Mbit,1ms,0%"):
+        with pytest.raises(SettingsError, match="is no network"):
+            compare.parse_network(text)
+
+
+def test_rounds_to_reach():
+    assert compare._reached([0.5, 0.7, 0.9], 0.7) == 2 and compare._reached([0.5], 0.7) is None
+    assert compare.rounds_text([2, 4], 50) == "3" and compare.rounds_text([None], 50) == "never in 50"
+    assert compare.rounds_text([2, None], 50) == "2 (1 of 2 seeds)"
+
+
+def test_an_update_larger_than_its_data_is_flagged():
+    question = dataclasses.replace(QUESTION, partition=partition.parse("iid"), clients=60, seeds=1)
+    with open_runner("serial") as runner:
+        rows = compare.split(question, test_simulate.table(), 0)
+        told = compare.one_shot(
+            question.task, rows, compare.Metric("accuracy", ""), seed=0, runner=runner, network=question.network,
+            alone=False, step=lambda: None,
+        )  # fmt: skip
+    assert told["larger_than_data"] == 60
+
+
+def test_the_command(tmp_path: Path):
+    task, rows = test_simulate.on_disk(tmp_path)
+    given = [
+        "compare", task, rows, "--partition", "column:ward", "--seeds", "1", "--rounds", "2", "--rival-network",
+        "linear", "--method", "gaussian", "--html", str(tmp_path / "page.html"), "--out", str(tmp_path / "out.json"),
+    ]  # fmt: skip
+    done = CliRunner().invoke(cli.main, given)
+    assert done.exit_code == 0, done.output
+    assert "FedAdam, linear" in done.output and max(map(len, done.stdout.splitlines())) <= 100
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+    refused = CliRunner().invoke(cli.main, [*given[:3], "--clients", "500", "--partition", "iid"])
+    assert refused.exit_code == 1 and "cannot share" in refused.output

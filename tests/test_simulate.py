@@ -1,0 +1,245 @@
+"""Simulation: one result wherever it is computed, workers that die, seeds that are kept, one sentence for a fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests import rounds
+
+from fusionlearn import cli, file, partition, run
+from fusionlearn.errors import FileError, SettingsError
+from fusionlearn.simulate import open_runner, simulate
+from fusionlearn.simulate.runners import Processes, WorkerError
+from fusionlearn.simulate.simulation import rows_of
+
+KINDS = ("iid", "dirichlet:0.1", "dirichlet-client:0.3", "shards:2", "quantity:0.5", "feature:0.9")
+
+
+def table(rows: int = 240) -> dict[str, Any]:
+    """Rows of twelve clients in one table."""
+    parts = [rounds.records(client, rows // 12) for client in range(12)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+# --- partitions -----------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    kind=st.sampled_from(KINDS), rows=st.integers(24, 120), clients=st.integers(1, 12), seed=st.integers(0, 2**32),
+    classes=st.integers(1, 5),
+)  # fmt: skip
+def test_every_partition_is_disjoint_complete_and_the_same_for_its_seed(kind, rows, clients, seed, classes):
+    rng = np.random.default_rng(seed)
+    labels, columns = rng.integers(0, classes, rows), {"x": rng.standard_normal(rows), "w": np.ones(rows)}
+    first, names = partition.parse(kind).split(labels, columns, clients, rng=np.random.default_rng(seed))
+    again, _ = partition.parse(kind).split(labels, columns, clients, rng=np.random.default_rng(seed))
+    partition.check(first, rows)
+    assert len(first) == len(names) == clients
+    assert partition.digest(first) == partition.digest(again)
+
+
+def test_each_kind_is_skewed_in_its_own_way():
+    labels = np.repeat(np.arange(10), 100)
+    columns = {"x": np.random.default_rng(1).standard_normal(1000)}
+
+    def parts(kind: str) -> list[Any]:
+        return partition.parse(kind).split(labels, columns, 10, rng=np.random.default_rng(0))[0]
+
+    def classes(kind: str) -> float:
+        return float(np.mean([len(np.unique(labels[part])) for part in parts(kind)]))
+
+    assert classes("shards:2") <= 4 and classes("iid") == 10
+    tops = {kind: np.mean([np.bincount(labels[part]).max() / len(part) for part in parts(kind)])
+            for kind in ("dirichlet-client:0.1", "dirichlet-client:100")}  # fmt: skip
+    assert tops["dirichlet-client:0.1"] > 0.5 and tops["dirichlet-client:100"] < 0.25
+    assert {len(part) for part in parts("iid")} == {len(part) for part in parts("dirichlet-client:0.1")} == {100}
+    sizes = sorted(len(part) for part in parts("quantity:0.3"))
+    assert sizes[-1] > 5 * sizes[0] and sizes[0] >= 1
+    means = sorted(abs(columns["x"][part].mean()) for part in parts("feature:1"))
+    assert means[-1] > 1.5 and max(abs(columns["x"][part].mean()) for part in parts("feature:0")) < 0.5
+
+
+def test_a_column_says_who_the_clients_are():
+    wards = np.array(["north", "west", "north", "süd"])
+    parts, names = partition.parse("column:ward").split(np.zeros(4, int), {"ward": wards}, 99, rng=None)
+    assert names == ["north", "süd", "west"] and [part.tolist() for part in parts] == [[0, 2], [3], [1]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "clients", "sentence"),
+    [
+        ("iid", 241, "241 clients cannot share 240 rows"), ("iid", 0, "1 or more"), ("dirichlet:0", 3, "above 0"),
+        ("dirichlet:-1", 3, "above 0"), ("dirichlet:nan", 3, "above 0"), ("dirichlet:x", 3, "needs a number"),
+        ("column:nobody", 3, "no column 'nobody'"), ("shards:0", 3, "whole number"), ("shards:100", 3, "cannot share"),
+        ("feature:2", 3, "0 to 1"), ("dirichlet", 3, "is no partition"), ("spiral:2", 3, "is no partition"),
+        ("iid:3", 3, "is no partition"), ("dirichlet-client:0", 2, "above 0"), ("quantity:0", 2, "above 0"),
+    ],
+)  # fmt: skip
+def test_a_partition_that_cannot_be_is_one_sentence(kind: str, clients: int, sentence: str):
+    data = table()
+    with pytest.raises(SettingsError, match=sentence):
+        partition.parse(kind).split(data["ill"], data, clients, rng=np.random.default_rng(0))
+
+
+def test_a_saved_partition_is_read_again_or_refused(tmp_path: Path):
+    parts, names = partition.parse("dirichlet:0.1").split(table()["ill"], {}, 5, rng=np.random.default_rng(0))
+    partition.save(tmp_path / "parts.json", parts, names)
+    found, called = partition.load(tmp_path / "parts.json", 240)
+    assert partition.digest(found) == partition.digest(parts) and called == names
+    with pytest.raises(SettingsError, match="240"):
+        partition.load(tmp_path / "parts.json", 241)
+    told = json.loads((tmp_path / "parts.json").read_text())
+    told["rows"][0], told["rows"][1] = told["rows"][1], told["rows"][0]
+    (tmp_path / "parts.json").write_text(json.dumps(told))
+    with pytest.raises(FileError, match="altered"):
+        partition.load(tmp_path / "parts.json", 240)
+    for content in ("{}", "[1]", "nothing", '{"rows": [[1e99]], "clients": ["a"], "digest": ""}'):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(FileError):
+            partition.load(tmp_path / "bad.json", 240)
+
+
+# --- simulation -----------------------------------------------------------------------------------------------------
+
+
+def split(data: Any, clients: int = 12) -> list[Any]:
+    return partition.parse("dirichlet:0.1").split(data["ill"], data, clients, rng=np.random.default_rng(3))[0]
+
+
+@pytest.mark.parametrize("method", ["ridge", "ensemble"])
+def test_it_is_what_the_verbs_give(method: str):
+    task, data = rounds.task(method), table()
+    parts = split(data)
+    found = simulate(task, data, parts, seed=5)
+    taking = [part for part in parts if len(part)]
+    seeds = [np.random.SeedSequence(5, spawn_key=(0, number)) for number, part in enumerate(parts) if len(part)]
+    updates = [
+        run.summarize(task, rows_of(data, part), rng=np.random.default_rng(seed))
+        for part, seed in zip(taking, seeds, strict=True)
+    ]
+    model, _ = run.fuse(task, updates, rng=np.random.default_rng(np.random.SeedSequence(5, spawn_key=(1,))))
+    assert file.digest(found.model) == file.digest(model)
+    assert found.clients == len(taking) and found.empty == len(parts) - len(taking)
+    assert found.upload_bytes == sum(len(file.to_bytes(update)) for update in updates)
+
+
+@pytest.mark.parametrize("runner", ["processes", "dask"])
+def test_the_runner_does_not_matter(runner: str):
+    if runner == "dask":
+        pytest.importorskip("distributed", reason="the runner 'dask' needs the extra 'dask'")
+    task, data = rounds.task("forest"), table()
+    parts = split(data)
+    here = simulate(task, data, parts, seed=1)
+    there = simulate(task, data, parts, seed=1, runner=runner, workers=2)
+    assert file.digest(here.model) == file.digest(there.model)
+    assert here.upload_bytes == there.upload_bytes
+
+
+def deadly(item: tuple[int, str]) -> int:
+    """Kills its worker the first time it is asked for number 3."""
+    number, mark = item
+    if number == 3 and not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def hopeless(item: int) -> int:
+    """Kills its worker every time."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_the_work_of_a_killed_worker_is_done_again(tmp_path: Path):
+    with Processes(2) as pool:
+        found = list(pool(deadly, ((number, str(tmp_path / "mark")) for number in range(9))))
+    assert found == [number * number for number in range(9)]
+    assert (tmp_path / "mark").exists()
+
+
+def test_work_that_kills_every_worker_is_one_sentence():
+    with Processes(1) as pool, pytest.raises(WorkerError, match="enough memory"):
+        list(pool(hopeless, range(2)))
+
+
+def test_only_so_many_items_are_taken_as_are_worked_on():
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(40):
+            taken.append(number)
+            yield number
+
+    with Processes(2) as pool:
+        results = pool(abs, items())
+        assert next(results) == 0
+        assert len(taken) <= 6
+        assert list(results) == list(range(1, 40))
+
+
+def test_an_unknown_runner_is_one_sentence():
+    for name in ("threads", "serial:3", ""):
+        with pytest.raises(SettingsError, match="no runner is called"), open_runner(name):
+            pass
+
+
+def test_nobody_with_a_row_is_one_sentence():
+    with pytest.raises(SettingsError, match="no client has a row"):
+        simulate(rounds.task(), table(), [np.zeros(0, np.int64)])
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def on_disk(folder: Path) -> tuple[str, str]:
+    """A task and a table as files."""
+    file.write(folder / "task", rounds.task())
+    data = table()
+    names = list(data)
+    lines = [",".join(names), *(",".join(str(data[name][row]) for name in names) for row in range(240))]
+    (folder / "rows.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(folder / "task"), str(folder / "rows.csv")
+
+
+def call(*arguments: object) -> dict[str, Any]:
+    done = CliRunner().invoke(cli.main, [*map(str, arguments), "--json"])
+    return json.loads(done.stdout.splitlines()[0]) | {"status": done.exit_code}
+
+
+def test_finished_seeds_are_kept_and_gone_on_with(tmp_path: Path):
+    task, rows = on_disk(tmp_path)
+    out = tmp_path / "out.json"
+    given = ("simulate", task, rows, "--partition", "dirichlet:0.5", "--clients", 6, "--out", out)
+    two = call(*given, "--seeds", 2)
+    kept = json.loads(out.read_text())
+    kept["seeds"]["0"]["figures"]["accuracy"] = 0.123  # shows whether it was computed again
+    out.write_text(json.dumps(kept))
+    three = call(*given, "--seeds", 3, "--runner", "processes", "--workers", 2)
+    assert two["status"] == three["status"] == 0 and list(three["seeds"]) == ["0", "1", "2"]
+    assert three["seeds"]["0"]["figures"]["accuracy"] == 0.123
+    assert three["seeds"]["1"]["model"] == two["seeds"]["1"]["model"]
+    other = call("simulate", task, rows, "--partition", "iid", "--clients", 6, "--out", out)
+    assert other["status"] == 1 and "other settings" in other["error"]
+    out.write_text("{")
+    assert "does not hold results" in call(*given)["error"]
+
+
+def test_a_column_of_the_file_divides_and_a_picture_is_drawn(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    task, rows = on_disk(tmp_path)
+    found = call("simulate", task, rows, "--partition", "column:ward", "--seeds", 1, "--picture", tmp_path / "who.png")
+    assert found["seeds"]["0"]["clients"] == 3
+    assert (tmp_path / "who.png").read_bytes().startswith(b"\x89PNG")
+    refused = call("simulate", task, rows, "--partition", "column:floor")
+    assert refused["status"] == 1 and "no column 'floor'" in refused["error"]
