@@ -525,7 +525,7 @@ def test_one_client_s_hundred_racing_uploads_are_one(hub: Hub) -> None:
 
 
 def test_planted_canaries_are_nowhere_to_be_read(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
-    """Join codes, login links, cookies, names in refused bodies, signatures: not in logs, errors, tables, temp files."""
+    """Join codes, login links, cookies, words in refused bodies: not in logs, errors, metrics, tables or files."""
     caplog.set_level(logging.DEBUG)
     owner = hub.member(OWN, world.OWNER)
     canaries = [members.make_code(hub.hub, owner, "client", 1, 1)["code"] for _ in range(60)]
