@@ -60,6 +60,10 @@ class DataError(FusionlearnError):
         more = f" (and {len(faults) - 1} more: run `fusionlearn check`)" if len(faults) > 1 else ""
         super().__init__(f"{place}: {self.faults[0]}{more}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Worker processes tell what they refuse: an exception is made again from its parts, not from its message."""
+        return DataError, (self.place, self.faults)
+
 
 class FileError(FusionlearnError):
     """Bytes that are not a valid file of ours."""
@@ -93,4 +97,9 @@ class MissingExtra(FusionlearnError):
     """An optional library is needed: the message is the command that installs it."""
 
     def __init__(self, who: str, library: str, extra: str) -> None:
+        self.parts = (who, library, extra)
         super().__init__(f'{who} needs {library}: pip install "fusionlearn[{extra}]"')
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """As DataError's."""
+        return MissingExtra, self.parts
