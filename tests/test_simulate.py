@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -17,10 +18,11 @@ from hypothesis import strategies as st
 from tests import rounds
 
 from fusionlearn import cli, file, partition, run
-from fusionlearn.errors import FileError, SettingsError
+from fusionlearn.errors import DataError, FileError, SettingsError
 from fusionlearn.simulate import open_runner, simulate
 from fusionlearn.simulate.runners import Processes, WorkerError
-from fusionlearn.simulate.simulation import rows_of
+from fusionlearn.simulate.simulation import rows_of, work
+from fusionlearn.simulate.spool import Spool
 
 KINDS = ("iid", "dirichlet:0.1", "dirichlet-client:0.3", "shards:2", "quantity:0.5", "feature:0.9")
 
@@ -168,6 +170,46 @@ def test_the_work_of_a_killed_worker_is_done_again(tmp_path: Path):
     assert (tmp_path / "mark").exists()
 
 
+def kills_once(mark: str, content: bytes, job: Any) -> Any:
+    """A client's very work; whoever comes third is killed in the middle, once."""
+    if job.entropy[-1] >= 3 and not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(content, job)
+
+
+@pytest.mark.parametrize(("runner", "workers"), [("processes", 2), ("dask", 2), ("dask", 1)])
+def test_a_worker_killed_in_mid_run_changes_nothing(runner: str, workers: int, tmp_path: Path):
+    if runner == "dask":
+        pytest.importorskip("distributed", reason="the runner 'dask' needs the extra 'dask'")
+    data = table()
+    prior = {"unused": np.zeros(2**18)} if runner == "dask" else {}  # 2 MiB: goes to the cluster once, and is lost
+    task, parts = rounds.task("ridge", prior=prior), split(data)
+    with open_runner(runner, workers) as opened:
+
+        def unlucky(function: Any, items: Any) -> Any:
+            return opened(functools.partial(kills_once, str(tmp_path / "mark"), *function.args), items)
+
+        found = simulate(task, data, parts, runner=unlucky, seed=2)
+    assert (tmp_path / "mark").exists()
+    assert file.digest(found.model) == file.digest(simulate(task, data, parts, seed=2).model)
+
+
+@pytest.mark.parametrize("runner", ["processes", "dask"])
+def test_a_fault_in_a_clients_rows_is_the_same_sentence_everywhere(runner: str):
+    if runner == "dask":
+        pytest.importorskip("distributed", reason="the runner 'dask' needs the extra 'dask'")
+    data = table()
+    data["age"][7] = 1e6
+    parts = [np.arange(120), np.arange(120, 240)]
+    told = []
+    for name in ("serial", runner):
+        with pytest.raises(DataError, match="client 1's rows: column 'age'") as caught:
+            simulate(rounds.task(), data, parts, runner=name, workers=1)
+        told.append(str(caught.value))
+    assert told[0] == told[1] and "1000000" not in told[0] and "8" in told[0]
+
+
 def test_work_that_kills_every_worker_is_one_sentence():
     with Processes(1) as pool, pytest.raises(WorkerError, match="enough memory"):
         list(pool(hopeless, range(2)))
@@ -192,6 +234,52 @@ def test_an_unknown_runner_is_one_sentence():
     for name in ("threads", "serial:3", ""):
         with pytest.raises(SettingsError, match="no runner is called"), open_runner(name):
             pass
+
+
+def test_a_client_without_a_complete_row_is_left_empty():
+    data, parts = table(), [np.arange(0, 100), np.zeros(0, np.int64), np.arange(100, 103), np.arange(103, 240)]
+    data["dose"][100:103] = np.nan
+    task = rounds.task(missing="drop")
+    found = simulate(task, data, parts)
+    rest = simulate(task, {name: np.delete(cells, range(100, 103)) for name, cells in data.items()}, [
+        np.arange(0, 100), np.zeros(0, np.int64), np.zeros(0, np.int64), np.arange(100, 237),
+    ])  # fmt: skip
+    assert (found.clients, found.empty) == (2, 2) == (rest.clients, rest.empty)
+    assert file.digest(found.model) == file.digest(rest.model)
+    data["dose"][:] = np.nan
+    with pytest.raises(SettingsError, match="no client has a row"):
+        simulate(task, data, parts)
+
+
+def test_updates_beyond_what_memory_is_for_lie_on_disk_and_are_the_same(monkeypatch: pytest.MonkeyPatch):
+    task, data = rounds.task("ensemble"), table()
+    parts = split(data)
+    here = simulate(task, data, parts)
+    spools: list[Spool] = []
+
+    def small(*_: Any) -> Spool:
+        spools.append(Spool(room=1000))
+        return spools[0]
+
+    monkeypatch.setattr("fusionlearn.simulate.simulation.Spool", small)
+    monkeypatch.setattr("fusionlearn.simulate.spool.CHUNK", 4096)  # several files
+    there = simulate(task, data, parts)
+    assert file.digest(here.model) == file.digest(there.model) and here.report.members == there.report.members
+    assert spools[0].taken > spools[0].room and spools[0]._map is not None
+
+
+def test_a_spool_gives_back_what_it_got():
+    rng = np.random.default_rng(0)
+    given = [
+        {"w": rng.standard_normal((3, size)), "c": rng.integers(0, 9, size).astype(np.int32), "n": np.array(size)}
+        for size in (1, 7, 0, 40_000, 3)
+    ]
+    spool = Spool(room=0)
+    kept = [spool.keep(arrays) for arrays in given]
+    for before, after in zip(given, kept, strict=True):
+        for name, array in before.items():
+            assert after[name].dtype == array.dtype and after[name].shape == array.shape
+            assert (after[name] == array).all() and (not array.size or not after[name].flags.writeable)
 
 
 def test_nobody_with_a_row_is_one_sentence():

@@ -7,25 +7,38 @@
 At most twice as many results as workers are waited for at any time, so memory is bounded by workers, not by clients.
 A worker that dies is replaced and what it had is done again; as every client's randomness is its own, the result is
 the same.
+
+A script of your own that uses `processes` or `dask` does so under `if __name__ == "__main__":`, as Python's own
+multiprocessing demands: every worker begins by importing the script.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import functools
+import logging
 import multiprocessing
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext
 from typing import Any, Protocol, TypeVar
 
+from fusionlearn import __version__
 from fusionlearn.errors import FusionlearnError, MissingExtra, SettingsError
 
 RUNNERS = ("serial", "processes", "dask")
 AHEAD = 2  # results waited for, for each worker
 TRIES = 3  # times a client's work is given to a worker before it is called deadly
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+LARGE = 2**20  # bytes from which what every client's work shares goes to a Dask cluster once, not with each client
+WAIT = "20s"  # for a Dask scheduler to answer
+WORKERS_WAIT = 60  # seconds for its first worker
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -39,7 +52,7 @@ class Runner(Protocol):
 
 
 class WorkerError(FusionlearnError):
-    """Workers die of one client's work again and again."""
+    """Workers die of one client's work again and again, or are gone."""
 
 
 @contextlib.contextmanager
@@ -53,15 +66,21 @@ def open_runner(name: str, workers: int = 0) -> Iterator[Runner]:
     kind, _, address = name.partition(":")
     if kind not in RUNNERS or (address and kind != "dask"):
         raise SettingsError(f"no runner is called '{name[:60]}'; there are serial, processes, dask and dask:ADDRESS.")
-    count = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if kind == "serial":
         yield serial
     elif kind == "processes":
-        with Processes(count) as pool:
+        with Processes(workers or cores()) as pool:
             yield pool
     else:
-        with dask(count, address) as cluster:
+        with dask(workers or cores(), address) as cluster:
             yield cluster
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def serial(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
@@ -69,129 +88,263 @@ def serial(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     return map(function, items)
 
 
-def _one_thread() -> None:
-    """A worker computes on one thread: two on a busy machine were six to eight times slower."""
+_END: Any = object()
+
+
+class Pool(Protocol):
+    """What the loop below needs of a set of workers."""
+
+    @property
+    def lost(self) -> tuple[type[BaseException], ...]:
+        """What a future raises when its work was lost and can be done again."""
+
+    def submit(self, function: Callable[[Any], Any], item: Any) -> Any:
+        """Begin; a future with `result`, `done`, `exception` and `cancel`."""
+
+    def renew(self) -> None:
+        """Replace what died. Errors: WorkerError when nothing is left to work on."""
+
+
+def _in_order(pool: Pool, function: Callable[[A], B], items: Iterable[A], ahead: int) -> Iterator[B]:
+    """Results in order; only so many items are taken as are worked on, and what is lost is done again."""
+    source = iter(items)
+    waiting: collections.deque[tuple[A, Any, int]] = collections.deque()  # item, future, times given to a worker
+    try:
+        while True:
+            while len(waiting) < ahead:
+                item = next(source, _END)
+                if item is _END:
+                    break
+                waiting.append((item, pool.submit(function, item), 1))
+            if not waiting:
+                return
+            item, future, tries = waiting[0]
+            try:
+                result = future.result()
+            except pool.lost as error:
+                if tries >= TRIES:
+                    raise WorkerError(
+                        f"workers die of one client's work, {TRIES} times now: is there enough memory? Use fewer "
+                        f'--workers. (A script of your own needs `if __name__ == "__main__":` around what it runs.)'
+                    ) from error
+                pool.renew()
+                waiting = collections.deque(
+                    (item, future, tries) if _finished(future) else (item, pool.submit(function, item), tries + (not k))
+                    for k, (item, future, tries) in enumerate(waiting)
+                )
+                continue
+            waiting.popleft()
+            del future
+            yield result
+    finally:
+        for _, future, _ in waiting:
+            future.cancel()
+
+
+def _finished(future: Any) -> bool:
+    return bool(future.done() and not future.cancelled() and future.exception() is None)
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def _begin() -> None:
+    """A worker computes on one thread (two on a busy machine were six to eight times slower), and ends with its parent.
+
+    On Ctrl-C it goes at once, without a word: the parent says what there is to say.
+    """
     for name in ONE_THREAD:
         os.environ[name] = "1"
     import threadpoolctl
 
     threadpoolctl.threadpool_limits(1)
-    with contextlib.suppress(ImportError):
-        import sys
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(1)
+
+def _end_with_parent() -> None:
+    """Workers hold both ends of their queue, so a parent that was killed would leave them waiting for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+class _Spawn(SpawnContext):
+    """Starts workers afresh, for a fork of a process with BLAS threads may hang; remembers them."""
+
+    def __init__(self) -> None:
+        self.started: list[Any] = []
+
+    def Process(self, *arguments: Any, **named: Any) -> Any:  # type: ignore[override]
+        """A new worker."""
+        process = SpawnContext.Process(*arguments, **named)
+        self.started.append(process)
+        return process
 
 
 class Processes:
-    """Worker processes, replaced when they die."""
+    """Worker processes, replaced when they die. Workers live as long as the block, over several calls."""
+
+    lost = (BrokenProcessPool, CancelledError)
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
+        self._context = _Spawn()
 
     def __enter__(self) -> Processes:
         """Use as a context manager."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """End the workers."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+    def __exit__(self, kind: Any, *_: object) -> None:
+        """End the workers; after an error at once, whatever they are at."""
+        self._end(at_once=kind is not None)
 
     def __call__(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-        """Results in order; only so many items are taken from `items` as are worked on."""
-        source = iter(items)
-        waiting: collections.deque[tuple[A, Future[B], int]] = collections.deque()
-        try:
-            while True:
-                while len(waiting) < AHEAD * self.workers:
-                    item = next(source, _END)
-                    if item is _END:
-                        break
-                    waiting.append((item, self._submit(function, item), 1))
-                if not waiting:
-                    return
-                item, future, tries = waiting[0]
-                try:
-                    result = future.result()
-                except BrokenProcessPool as error:
-                    if tries >= TRIES:
-                        raise WorkerError(
-                            f"worker processes die of this client's work, {TRIES} times now: is there enough memory? "
-                            f"Use fewer --workers."
-                        ) from error
-                    self._start_anew()
-                    waiting = collections.deque(
-                        (item, self._submit(function, item), tries + (place == 0))
-                        for place, (item, _, tries) in enumerate(waiting)
-                    )
-                    continue
-                waiting.popleft()
-                yield result
-        finally:
-            for _, future, _ in waiting:
-                future.cancel()
+        """The function's value for each item, in the items' order."""
+        return _in_order(self, function, items, AHEAD * self.workers)
 
-    def _submit(self, function: Callable[[A], B], item: A) -> Future[B]:
+    def submit(self, function: Callable[[A], B], item: A) -> Any:
+        """Give an item to a worker; workers start with the first."""
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")  # a fork of a process with BLAS threads may hang
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_one_thread)
+            self._context = _Spawn()
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=self._context, initializer=_begin)
         try:
             return self._pool.submit(function, item)
-        except BrokenProcessPool:  # it broke since the last look
-            self._start_anew()
-            return self._submit(function, item)
+        except BrokenProcessPool:  # it broke since the last look; what it had is noticed when its turn comes
+            self.renew()
+            return self.submit(function, item)
 
-    def _start_anew(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+    def renew(self) -> None:
+        """New workers in the place of those of a pool that broke."""
+        self._end(at_once=True)
+
+    def _end(self, *, at_once: bool) -> None:
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        if at_once:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in self._context.started:
+                if process.is_alive():
+                    process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-_END: Any = object()
+# --- Dask -----------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def dask(workers: int, address: str = "") -> Iterator[Runner]:
-    """A Dask cluster's workers: one that runs at `address`, or one of processes made here for this block."""
+    """A Dask cluster's workers: one that runs at `address`, or one of processes made here for this block.
+
+    Errors: MissingExtra, SettingsError when no scheduler answers or its workers are not of this version
+    """
     try:
+        import dask.config
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise MissingExtra("the runner 'dask'", "distributed", "dask") from error
+    quiet = {
+        "distributed.admin.large-graph-warning-threshold": "1TB",  # a client's rows are as large as they are
+        "distributed.comm.timeouts.connect": WAIT,
+        "logging.distributed": "critical",  # what matters is told in a sentence
+    }
     with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(quiet))
+        stack.enter_context(_silence("distributed"))
         if address:
-            try:
-                client = stack.enter_context(Client(address, timeout="20s"))
-            except (OSError, TimeoutError, ValueError) as error:
-                raise SettingsError(
-                    f"no Dask scheduler answers at {address}: start one with `dask scheduler`, and workers with "
-                    f"`dask worker {address} --nthreads 1`."
-                ) from error
+            client = stack.enter_context(_connected(Client, address))
         else:
             cluster = stack.enter_context(
-                LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
+                LocalCluster(
+                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                )
+            )  # fmt: skip
+            client = stack.enter_context(Client(cluster, set_as_default=False))
+        yield _Dask(client)
+
+
+@contextlib.contextmanager
+def _silence(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _connected(make: Any, address: str) -> Iterator[Any]:
+    """A client of a scheduler that runs, once it is clear that its workers can do our work."""
+    try:
+        client = make(address, timeout=WAIT, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise SettingsError(
+            f"no Dask scheduler answers at {address}: start one with `dask scheduler`, and workers with "
+            f"`dask worker {address} --nthreads 1`."
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=WORKERS_WAIT)
+        except TimeoutError as error:
+            raise SettingsError(
+                f"the Dask scheduler at {address} has no workers: start some with `dask worker {address} --nthreads 1`."
+            ) from error
+        told = client.get_versions(packages=["fusionlearn"])["workers"].values()
+        others = {str(worker["packages"].get("fusionlearn")) for worker in told if worker} - {__version__}
+        if others:
+            found = ", ".join(sorted("none" if other == "None" else other for other in others))
+            raise SettingsError(
+                f"workers at {address} have another fusionlearn than this {__version__} ({found}): install this one "
+                f'there, `pip install "fusionlearn[dask]=={__version__}"`.'
             )
-            client = stack.enter_context(Client(cluster))
+        yield client
 
-        def run(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-            ahead = AHEAD * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-            source = iter(items)
-            waiting: collections.deque[Any] = collections.deque()
-            try:
-                while True:
-                    while len(waiting) < ahead:
-                        item = next(source, _END)
-                        if item is _END:
-                            break
-                        waiting.append(client.submit(function, item, pure=False, retries=TRIES - 1))
-                    if not waiting:
-                        return
-                    future = waiting.popleft()
-                    yield future.result()
-                    del future
-            finally:
-                for future in waiting:
-                    future.cancel()
 
-        yield run
+class _Dask:
+    """The workers of a cluster. Dask gives the work of one that dies to another, four times at most."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.lost: tuple[type[BaseException], ...] = (CancelledError,)  # a scattered object went with its last worker
+        self._shared: dict[int, tuple[Any, Any]] = {}  # by id: the object, which keeps its id alive, and its future
+
+    def __call__(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+        """The function's value for each item, in the items' order."""
+        from distributed.scheduler import KilledWorker
+
+        count = len(self.client.scheduler_info(n_workers=-1)["workers"])
+        try:
+            yield from _in_order(self, function, items, AHEAD * max(1, count))
+        except KilledWorker as error:
+            raise WorkerError(
+                "Dask workers die of one client's work again and again: is there enough memory? Use fewer workers."
+            ) from error
+        finally:
+            self._shared.clear()
+
+    def submit(self, function: Callable[[A], B], item: A) -> Any:
+        """Give an item to the cluster; large arguments that all items share go there once."""
+        if isinstance(function, functools.partial) and not function.keywords:
+            return self.client.submit(function.func, *map(self._once, function.args), item, pure=False)
+        return self.client.submit(function, item, pure=False)
+
+    def _once(self, argument: Any) -> Any:
+        if not isinstance(argument, bytes) or len(argument) < LARGE:
+            return argument
+        if id(argument) not in self._shared:
+            self._shared[id(argument)] = (argument, self.client.scatter(argument, broadcast=True, hash=False))
+        return self._shared[id(argument)][1]
+
+    def renew(self) -> None:
+        """Send what is shared again, as long as there is anybody to send it to."""
+        self._shared.clear()
+        if self.client.status != "running":
+            raise WorkerError("the Dask scheduler is gone: start it again; with --out, finished seeds are kept.")

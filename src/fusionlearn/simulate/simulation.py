@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 
 from fusionlearn import file, run
 from fusionlearn.errors import SettingsError
+from fusionlearn.problem import Schema
 from fusionlearn.simulate.runners import Runner, open_runner
+from fusionlearn.simulate.spool import Spool
 from fusionlearn.types import Model, Report, Task, Update
 
 Table: TypeAlias = Mapping[str, Any]
 CLIENTS, SERVER = 0, 1  # branches of a seed's randomness
 TASKS = 4  # tasks a worker keeps parsed
+PIECE = 2**16  # rows looked at together for missing values
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Simulated:
     model: Model
     report: Report
     clients: int  # that took part
-    empty: int  # left out for want of rows
+    empty: int  # left out for want of rows, or of complete ones
     client_seconds: float  # processor time of all clients together
     most_seconds: float  # … of the slowest one
     server_seconds: float  # elapsed, fusing
@@ -41,9 +45,9 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Job:
-    """One client's work as it travels to a worker: the task as a file's bytes, its own rows, its randomness."""
+    """One client's work as it travels to a worker: its own rows, its randomness."""
 
-    task: bytes
+    name: str  # for errors
     rows: dict[str, Any]
     entropy: tuple[int, ...]
     local: tuple[tuple[str, str], ...] = ()
@@ -71,30 +75,35 @@ def simulate(
 ) -> Simulated:
     """Summarize every client's part of the data and fuse the updates.
 
+    A client without rows, or whose rows all lack a value under the task's rule "drop", takes no part. Memory holds the
+    data, what the workers are at, and a running total; where the method needs every update, those beyond 256 MiB
+    lie on disk until they are fused.
+
     data     raw columns, as `run.summarize` takes them
-    parts    index arrays, one for each client; a client without rows takes no part
+    parts    index arrays, one for each client
     runner   serial, processes, dask, or any callable with the shape of `map`
     workers  how many, where the runner is made here; 0: one for each core
     local    the clients' own choices, such as a teacher
     keep     is shown each update with its client's number, such as to judge it alone
     step     is called after each client
-    Errors   SettingsError when no client has a row; what `run.summarize` and `run.fuse` raise
+    Errors   SettingsError when no client has a complete row; what `run.summarize` and `run.fuse` raise
     """
     if isinstance(runner, str):
         with open_runner(runner, workers) as made:
             return simulate(task, data, parts, runner=made, seed=seed, local=local, keep=keep, step=step)
-    began = time.perf_counter()
-    taking = [number for number, part in enumerate(parts) if len(part)]
+    taking = taking_part(task.schema, data, parts)
     if not taking:
-        raise SettingsError("no client has a row: nothing can be simulated.")
+        raise SettingsError("no client has a row that misses nothing the task needs: nothing can be simulated.")
+    began = time.perf_counter()
     content = file.to_bytes(task)
     chosen = tuple(sorted((local or {}).items()))
-    jobs = (Job(content, rows_of(data, parts[number]), entropy(seed, number), chosen) for number in taking)
+    jobs = (_job(data, parts, number, seed, chosen) for number in taking)
     seconds: list[float] = []
     sizes: list[int] = []
+    spool = None if task.method.additive else Spool()
 
     def arriving() -> Iterator[Update]:
-        for number, done in zip(taking, runner(work, jobs), strict=True):
+        for number, done in zip(taking, runner(functools.partial(work, content), jobs), strict=True):
             seconds.append(done.seconds)
             sizes.append(len(done.update))
             update = file.from_bytes(done.update, Update)
@@ -102,7 +111,7 @@ def simulate(
                 keep(number, update)
             if step is not None:
                 step()
-            yield update
+            yield update if spool is None else dataclasses.replace(update, arrays=spool.keep(update.arrays))
 
     waited = [0.0]
     model, report = run.fuse(task, _timed(arriving(), waited), rng=server_rng(seed))
@@ -123,6 +132,19 @@ def simulate(
     )
 
 
+def taking_part(schema: Schema, data: Table, parts: Sequence[NDArray[np.int64]]) -> list[int]:
+    """Numbers of the clients that have a row with everything the task needs; the others are left empty."""
+    if "drop" not in (schema.missing, *(schema.missing_rule(name) for name in schema.columns)):
+        return [number for number, part in enumerate(parts) if len(part)]
+    kept: list[NDArray[np.bool_]] = []
+    rows = 0
+    for piece in run.pieces(data, PIECE):
+        kept.append(schema.read(piece, first_row=rows + 1).kept)
+        rows += len(kept[-1])
+    complete = np.concatenate([np.empty(0, bool), *kept])
+    return [number for number, part in enumerate(parts) if complete[part].any()]
+
+
 def _timed(items: Iterator[Update], waited: list[float]) -> Iterator[Update]:
     """The items; how long was waited for them is added up, so that it is not taken for the server's time."""
     while True:
@@ -134,12 +156,18 @@ def _timed(items: Iterator[Update], waited: list[float]) -> Iterator[Update]:
         yield item
 
 
-def work(job: Job) -> Done:
-    """A client's whole work, wherever it runs."""
-    task = _task(job.task)
+def _job(
+    data: Table, parts: Sequence[NDArray[np.int64]], number: int, seed: int, local: tuple[tuple[str, str], ...] = ()
+) -> Job:
+    return Job(f"client {number + 1}'s rows", rows_of(data, parts[number]), entropy(seed, number), local)
+
+
+def work(content: bytes, job: Job) -> Done:
+    """A client's whole work, wherever it runs; `content` is the task as a file's bytes."""
+    task = _task(content)
     began = time.process_time()
     rng = np.random.default_rng(np.random.SeedSequence(job.entropy[0], spawn_key=job.entropy[1:]))
-    update = run.summarize(task, job.rows, rng=rng, local=dict(job.local) or None)
+    update = run.summarize(task, job.rows, rng=rng, place=job.name, local=dict(job.local) or None)
     return Done(file.to_bytes(update), time.process_time() - began)
 
 
@@ -176,14 +204,3 @@ def raw_bytes(data: Table, part: NDArray[np.int64]) -> int:
             array = np.asarray(cells)
             total += int(array.nbytes * len(part) / max(1, len(array)))
     return total
-
-
-def updates(
-    task: Task, data: Table, parts: Iterable[NDArray[np.int64]], *, seed: int = 0, runner: Runner | None = None
-) -> Iterator[Update]:
-    """Each client's update in turn, for whoever fuses them in more than one way."""
-    content = file.to_bytes(task)
-    taking = [(number, part) for number, part in enumerate(parts) if len(part)]
-    jobs = (Job(content, rows_of(data, part), entropy(seed, number)) for number, part in taking)
-    for done in (runner or map)(work, jobs):
-        yield file.from_bytes(done.update, Update)
