@@ -80,7 +80,7 @@ def test_a_coordinator_s_day(served: Served, browser: Any, tmp_path: Path):
     page.get_by_role("button", name="Close and fuse now").click()
     page.get_by_role("heading", name="Model 1").wait_for(timeout=20_000)
     assert page.get_by_text("FedAvg would send").is_visible()
-    assert page.get_by_role("cell", name="Loss without it").is_visible()
+    assert page.get_by_role("columnheader", name="Loss without it").is_visible()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download the model").click()
     model = file.read(download.value.path())

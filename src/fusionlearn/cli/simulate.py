@@ -270,10 +270,12 @@ def _remarks(found: dict[str, Any], share: Callable[[Any, float | None], str]) -
         )
     if max(table["empty"]):
         yield f"Up to {max(table['empty'])} clients got no row and took no part."
+    if table["leakier"]:
+        yield f"{table['best_one_shot']} gives more away than {', '.join(table['leakier'])}: see the column attack."
     if max(table["larger_than_data"]):
         yield f"For {max(table['larger_than_data'])} clients the update is larger than the rows it was made from."
     for name, why in table["refused"].items():
         yield f"{name} is left out: {why}"
-    yield "up: bytes a client sends; clients: their computing time, all together; network: elapsed over the one stated;"
-    yield f"to reach: rounds until the rival has what {table['own']} has; attack: AUC of membership inference"
-    yield "against what a server sees (0.5: none)."
+    yield "up: bytes a client sends; clients: their computing time, all together; network: elapsed over"
+    yield f"the one stated; to reach: rounds until the rival has what {table['own']} has; attack: AUC of membership"
+    yield "inference against what a server sees (0.5: none)."

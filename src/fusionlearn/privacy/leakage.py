@@ -186,7 +186,7 @@ def leverage_attack(moments: Moments, x: NDArray[np.float64], y: NDArray[Any]) -
             inside = _leverage(moments.second, z)
             share = np.minimum(weight * inside, 1.0)
             outside = np.where(share >= 1 - 1e-6, np.inf, inside / (1 - share))
-    return _attack(inside, outside)
+    return attack(inside, outside)
 
 
 def _leverage(gram: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -198,7 +198,7 @@ def _leverage(gram: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.f
     return np.asarray((((z / scale) @ vectors[:, used]) ** 2 / values[used]).sum(axis=1))
 
 
-def _attack(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> Attack:
+def attack(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> Attack:
     """AUC with its 95 % interval, and members found at 1 % false alarms. Low scores say "member"."""
     n = len(inside)
     ordered = np.sort(inside)

@@ -29,6 +29,7 @@ from fusionlearn import file, partition, plugin, run
 from fusionlearn.errors import FusionlearnError, SettingsError
 from fusionlearn.method import GROUP, METHODS, Method, make
 from fusionlearn.partition import Partition
+from fusionlearn.privacy import membership
 from fusionlearn.problem import LABEL, Problem, Schema
 from fusionlearn.simulate.rounds import ALGORITHMS, Head, Local, Net, Rival, federate
 from fusionlearn.simulate.runners import Runner
@@ -42,6 +43,7 @@ SERVER_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # FedAdam's own, at the clients' r
 PROXIMAL = (0.001, 0.01, 0.1, 0.3, 1.0)  # FedProx's μ, at the same rate
 CANDIDATES = ("ridge", "gaussian", "ensemble", "distill_head")  # besides the task's own method
 SHOWN = {"fedavg": "FedAvg", "fedprox": "FedProx", "fedadam": "FedAdam"}
+MOST_VICTIMS, MOST_SCORED = 8, 400  # clients attacked, and rows of each that are scored
 MOST_ALONE = 100  # clients whose own models are judged
 
 
@@ -295,6 +297,46 @@ def judged(model: Model, test: Mapping[str, Any], metric: Metric) -> float:
     return metric.of(np.concatenate(truth), values if model.schema.labels else values.reshape(-1), model.schema)
 
 
+def attacked(task: Task, rows: Split, seed: int) -> membership.Measured | None:
+    """How well members of single clients are told from what each sends, once."""
+    seen = membership.Seen()
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(9,)))
+    for inside, outside in _victims(rows.parts, rng).values():
+        try:
+            update = run.summarize(task, rows_of(rows.train, inside))
+        except FusionlearnError:
+            continue
+        sides = [_encode(task, rows_of(rows.train, part[:MOST_SCORED]), "rows") for part in (inside, outside)]
+        if not all(len(x) for x, _, _ in sides):
+            continue
+        moments = task.method.moments(update.arrays, task.problem)
+        if moments is not None and moments.second is not None:
+            members, others = (membership.leverage(moments.second, x) for x, _, _ in sides)
+            seen.add("leverage", members, others)
+        try:
+            model, _ = run.fuse(task, [update])
+        except FusionlearnError:  # a client of one class
+            continue
+        losses = []
+        for x, y, _ in sides:
+            found = model.method.predict(model.arrays, {"x": x}, model.problem, model.prior)
+            losses.append(membership.loss(np.asarray(found["probability" if task.schema.labels else "value"]), y))
+        seen.add("loss of its own model", losses[0], losses[1])
+    return seen.best()
+
+
+def _victims(
+    parts: Sequence[NDArray[np.int64]], rng: np.random.Generator
+) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Some clients' rows, halved: client → those it learns from, those kept out."""
+    found: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+    for number in rng.permutation(len(parts)).tolist():
+        both = membership.halves(parts[number], rng)
+        if both is not None and len(found) < MOST_VICTIMS:
+            found[number] = both
+    return found
+
+
 def majority(rows: Split, task: Task, metric: Metric) -> float:
     """What always answering the commonest class, or the mean, would give."""
     _, labels, _ = _encode(task, rows.train, "training rows")
@@ -332,16 +374,51 @@ def _store(folder: Path, rows: Encoded) -> None:
 
 def run_cell(cell: Cell) -> dict[str, Any]:
     """A rival's whole run."""
+    clients, test, truth = _load(cell)
+    curve = federate(
+        _learner(cell), clients, cell.rival, lambda found: cell.metric.of(truth, found, cell.schema), test,
+        seed=cell.seed,
+    )  # fmt: skip
+    return dataclasses.asdict(curve)
+
+
+def _load(cell: Cell) -> tuple[list[tuple[NDArray[Any], NDArray[Any]]], NDArray[Any], NDArray[Any]]:
     folder = Path(cell.folder)
     x, y, cuts, test, truth = (
         np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("x", "y", "cuts", "test", "truth")
     )
-    clients = list(zip(np.split(x, cuts), np.split(y, cuts), strict=True))
-    learner = Head(cell.problem) if cell.learner == "head" else Net(cell.problem, cell.learner)
-    curve = federate(
-        learner, clients, cell.rival, lambda found: cell.metric.of(truth, found, cell.schema), test, seed=cell.seed
-    )
-    return dataclasses.asdict(curve)
+    return list(zip(np.split(x, cuts), np.split(y, cuts), strict=True)), test, truth
+
+
+def _learner(cell: Cell) -> Head | Net:
+    return Head(cell.problem) if cell.learner == "head" else Net(cell.problem, cell.learner)
+
+
+def attack_cell(cell: Cell) -> dict[str, Any] | None:
+    """How well members of single clients are told from what each sends, round after round."""
+    clients, _, _ = _load(cell)
+    rng = np.random.default_rng(np.random.SeedSequence(cell.seed, spawn_key=(9,)))
+    parts = [np.arange(len(x)) for x, _ in clients]
+    learner = _learner(cell)
+    victims = _victims(parts, rng)
+    views = {}
+    for number, (inside, outside) in victims.items():
+        x, y = clients[number]
+        sides = [(x[part[:MOST_SCORED]], y[part[:MOST_SCORED]]) for part in (inside, outside)]
+        views[number] = membership.Rounds(learner.answer, sides[0], sides[1])
+        clients[number] = (x[inside], y[inside])
+
+    def seen(_number: int, before: Any, sent: list[Any]) -> None:
+        for client, view in views.items():
+            view.see(before, sent[client])
+
+    rival = dataclasses.replace(cell.rival, per_round=0)
+    federate(learner, clients, rival, lambda _found: 0.0, clients[0][0][:1], seed=cell.seed, seen=seen)
+    found = membership.Seen()
+    for view in views.values():
+        view.tell(found)
+    best = found.best()
+    return dataclasses.asdict(best) if best is not None else None
 
 
 def _rival_row(curve: Mapping[str, Any], rounds: int, network: Network, clients: int) -> dict[str, Any]:
@@ -586,6 +663,9 @@ def _one_seed(
                 made, rows, metric, seed=seed, runner=runner, network=question.network, alone=made is task,
                 step=lambda: None,
             )  # fmt: skip
+            if seed == question.first_seed:
+                measured = attacked(made, rows, seed)
+                found["one_shot"][name]["attack"] = dataclasses.asdict(measured) if measured is not None else None
         except FusionlearnError as error:
             if made is task:
                 raise
@@ -601,6 +681,10 @@ def _one_seed(
         for name, curve in zip(tuning, runner(run_cell, cells), strict=True):
             count = len(features.clients)
             found["rivals"][name] = _rival_row(curve, question.rounds, question.network, count)
+        if seed == question.first_seed:
+            steps.say(f"seed {seed}: membership attacks on what the server sees")
+            for name, best in zip(tuning, runner(attack_cell, cells), strict=True):
+                found["rivals"][name]["attack"] = best
     steps.say(f"seed {seed}: pooled")
     train, labels = (np.concatenate(parts) for parts in zip(*features.clients, strict=True))
     job = Pool(train, labels, features.test, features.truth, metric, task.schema, seed)
@@ -626,6 +710,7 @@ def table(question: Question, seeds: Mapping[str, Any]) -> dict[str, Any]:
             runs = [seed[kind][name] for seed in seeds.values()]
             rows.append(_table_row(name, kind, runs, mine=name == own and kind == "one_shot"))
     mine = next(row for row in rows if row["mine"])
+    first = seeds.get(str(question.first_seed), {"one_shot": {}, "rivals": {}})
     for row in rows:
         row["rounds_to_reach"] = (
             [_reached(seed["rivals"][row["name"]]["curve"], seed["one_shot"][own]["value"]) for seed in seeds.values()]
@@ -633,7 +718,8 @@ def table(question: Question, seeds: Mapping[str, Any]) -> dict[str, Any]:
             else None
         )
         row["reached"] = rounds_text(row["rounds_to_reach"], row["rounds"]) if row["rounds_to_reach"] else ""
-        row["privacy"] = ""
+        row["attack"] = first[row["kind"]][row["name"]].get("attack")
+        row["privacy"] = _privacy(row["attack"])
     alone = [[entry["value"] for entry in seed["one_shot"][own]["alone"] if entry["value"] is not None]
              for seed in seeds.values()]  # fmt: skip
     alone = [values for values in alone if values]
@@ -652,8 +738,23 @@ def table(question: Question, seeds: Mapping[str, Any]) -> dict[str, Any]:
         "partitions": [seed["partition"] for seed in seeds.values()],
         "empty": [seed["one_shot"][own]["empty"] for seed in seeds.values()],
         "larger_than_data": [seed["one_shot"][own]["larger_than_data"] for seed in seeds.values()],
+        "leakier": _leakier(rows, best),
         "refused": next(iter(seeds.values()))["refused"],
     }  # fmt: skip
+
+
+def _leakier(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> list[str]:
+    """Rivals that give less away than the best one-shot row, beyond chance."""
+    if not best.get("attack"):
+        return []
+    return [
+        row["name"] for row in rows
+        if row["kind"] == "rivals" and row.get("attack") and row["attack"]["high"] < best["attack"]["low"]
+    ]  # fmt: skip
+
+
+def _privacy(best: Mapping[str, Any] | None) -> str:
+    return "" if best is None else f"{best['auc']:.2f} ±{(best['high'] - best['low']) / 2:.2f}"
 
 
 def _dominated(
