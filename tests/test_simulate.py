@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,8 +101,8 @@ def test_a_partition_that_cannot_be_is_one_sentence(kind: str, clients: int, sen
 def test_a_saved_partition_is_read_again_or_refused(tmp_path: Path):
     parts, names = partition.parse("dirichlet:0.1").split(table()["ill"], {}, 5, rng=np.random.default_rng(0))
     partition.save(tmp_path / "parts.json", parts, names)
-    found, called = partition.load(tmp_path / "parts.json", 240)
-    assert partition.digest(found) == partition.digest(parts) and called == names
+    found = partition.load(tmp_path / "parts.json", 240)
+    assert partition.digest(found.parts) == partition.digest(parts) and found.names == names and found.held_out is None
     with pytest.raises(SettingsError, match="240"):
         partition.load(tmp_path / "parts.json", 241)
     told = json.loads((tmp_path / "parts.json").read_text())
@@ -331,3 +335,50 @@ def test_a_column_of_the_file_divides_and_a_picture_is_drawn(tmp_path: Path):
     assert (tmp_path / "who.png").read_bytes().startswith(b"\x89PNG")
     refused = call("simulate", task, rows, "--partition", "column:floor")
     assert refused["status"] == 1 and "no column 'floor'" in refused["error"]
+
+
+def interrupted(folder: Path, *arguments: object, group: bool, seeds_first: int) -> subprocess.CompletedProcess[str]:
+    """The command, which gets Ctrl-C once so many seeds are finished; as from a keyboard, or it alone."""
+    out = Path(str(arguments[arguments.index("--out") + 1]))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fusionlearn", *map(str, arguments)], cwd=folder, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if out.exists() and len(json.loads(out.read_text())["seeds"]) >= seeds_first:
+            (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
+            break
+        time.sleep(0.01)
+    stdout, stderr = process.communicate(timeout=60)
+    return subprocess.CompletedProcess([], process.returncode, stdout, stderr)
+
+
+@pytest.mark.parametrize(
+    ("runner", "group"), [("serial", True), ("processes", True), ("processes", False), ("dask", True)]
+)
+def test_ctrl_c_keeps_finished_seeds_and_leaves_nobody_behind(runner: str, group: bool, tmp_path: Path):
+    if runner == "dask":
+        pytest.importorskip("distributed", reason="the runner 'dask' needs the extra 'dask'")
+    task, rows = on_disk(tmp_path)
+    out = tmp_path / "out.json"
+    given = ("simulate", task, rows, "--clients", 6, "--partition", "iid", "--out", out, "--workers", 2)
+    done = interrupted(tmp_path, *given, "--seeds", 2000, "--runner", runner, group=group, seeds_first=2)
+    assert done.returncode == 130 and not done.stdout
+    kept = json.loads(out.read_text())["seeds"]
+    assert done.stderr.strip().splitlines()[-1] == (
+        f"Error: interrupted: {len(kept)} finished seeds are kept in {out}; the same command goes on from there."
+    )
+    assert "Traceback" not in done.stderr
+    more = call(*given, "--seeds", len(kept) + 1)
+    assert {seed: more["seeds"][seed] for seed in kept} == kept
+    assert str(tmp_path) not in folders_in_use(), "a worker was left behind"
+
+
+def folders_in_use() -> set[str]:
+    """The working folders of all processes, where the system tells them."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            found.add(str(path.readlink()))
+    return found

@@ -220,7 +220,8 @@ class Partition:
                 raise SettingsError(f"there is no column '{self.value}' to divide the clients by; there are {known}.")
             return by_column(columns[self.value])
         if self.kind == "file":
-            return load(Path(self.value), len(codes))
+            saved = load(Path(self.value), len(codes))
+            return saved.parts, saved.names
         amount = self._amount()
         if self.kind == "dirichlet":
             _check_alpha(amount)
@@ -268,10 +269,14 @@ def parse(text: str) -> Partition:
 def _classes(labels: NDArray[Any]) -> NDArray[np.int64]:
     """Labels as whole numbers; numbers that are measurements fall into tenths by size."""
     values = np.asarray(labels)
-    if values.dtype.kind == "f":
-        edges = np.quantile(values, np.linspace(0, 1, 11)[1:-1]) if len(values) else np.zeros(0)
-        return np.searchsorted(edges, values, side="right").astype(np.int64)
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+    return tenths(values) if values.dtype.kind == "f" else np.unique(values, return_inverse=True)[1].astype(np.int64)
+
+
+def tenths(values: NDArray[Any]) -> NDArray[np.int64]:
+    """The tenth, 0 to 9, in which each number falls by size; NaN in the last."""
+    known = values[~np.isnan(values)]
+    edges = np.quantile(known, np.linspace(0, 1, 11)[1:-1]) if len(known) else np.zeros(0)
+    return np.searchsorted(edges, values, side="right").astype(np.int64)
 
 
 def _numbers(columns: Mapping[str, Any], rows: int) -> NDArray[np.float64]:
@@ -296,18 +301,34 @@ def check(parts: Sequence[NDArray[np.int64]], num_rows: int) -> None:
         )
 
 
-def save(path: Path, parts: Sequence[NDArray[np.int64]], names: Sequence[str]) -> None:
-    """Write a partition as JSON: names, row numbers from 0, digest."""
+def save(
+    path: Path, parts: Sequence[NDArray[np.int64]], names: Sequence[str], held_out: NDArray[np.int64] | None = None
+) -> None:
+    """Write a partition as JSON: names, row numbers of the whole table from 0, digest.
+
+    held_out  rows that no client has, kept back for testing; parts and they together hold each row once
+    """
     from fusionlearn.file import replacing
 
-    told = {
+    told: dict[str, Any] = {
         "format": FORMAT, "digest": digest(parts), "clients": list(names), "rows": [np.sort(p).tolist() for p in parts],
     }  # fmt: skip
+    if held_out is not None:
+        told |= {"held_out_digest": digest([held_out]), "held_out": np.sort(held_out).tolist()}
     with replacing(path, "w", encoding="utf-8") as file:
         json.dump(told, file)
 
 
-def load(path: Path, num_rows: int) -> tuple[Parts, list[str]]:
+@dataclass(frozen=True)
+class Saved:
+    """A partition out of a file."""
+
+    parts: Parts
+    names: list[str]
+    held_out: NDArray[np.int64] | None  # rows no client has; None where the file says nothing of any
+
+
+def load(path: Path, num_rows: int) -> Saved:
     """A saved partition of a table of so many rows.
 
     Errors: FileError for a file that is none or was altered, SettingsError when it is of another table
@@ -315,16 +336,19 @@ def load(path: Path, num_rows: int) -> tuple[Parts, list[str]]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         parts = [np.array(rows, np.int64) for rows in told["rows"]]
+        held_out = np.array(told["held_out"], np.int64) if "held_out" in told else None
         names = [str(name) for name in told["clients"]]
-        known = told["digest"]
+        known, known_held = told["digest"], told.get("held_out_digest")
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise FileError(f"{path} is not a saved partition.") from error
-    if any(part.ndim != 1 for part in parts) or len(names) != len(parts) or digest(parts) != known:
+    everything = [*parts, *([] if held_out is None else [held_out])]
+    flat = all(part.ndim == 1 for part in everything) and len(names) == len(parts)
+    if not flat or digest(parts) != known or (held_out is not None and digest([held_out]) != known_held):
         raise FileError(f"{path}: the partition is not the one its digest names, so it was altered.")
-    check(parts, num_rows)
-    return parts, names
+    check(everything, num_rows)
+    return Saved(parts, names, held_out)
 
 
 def digest(parts: Sequence[NDArray[np.int64]]) -> str:

@@ -47,8 +47,8 @@ class Commands(click.Group):
             context = getattr(error, "ctx", None)
             hint = f" See `{context.command_path} --help`." if context is not None else ""
             _fail(error.format_message() + hint, "Usage", 2, as_json)
-        except (click.Abort, KeyboardInterrupt):
-            _fail("interrupted: nothing was written.", "Interrupted", 130, as_json)
+        except (click.Abort, KeyboardInterrupt) as error:
+            _fail(str(error) or "interrupted: nothing was written.", "Interrupted", 130, as_json)
         except FusionlearnError as error:
             _fail(str(error), type(error).__name__, 1, as_json)
         except BrokenPipeError:  # the reader of a pipe has seen enough

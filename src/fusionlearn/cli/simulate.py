@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import statistics
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from fusionlearn import file, partition, run
-from fusionlearn.cli.base import F, json_option, main, path_type, progress, read_task, say, show_result, sized
+from fusionlearn.cli.base import Bar, F, json_option, main, path_type, progress, read_task, say, show_result, sized
 from fusionlearn.errors import FileError, SettingsError
 
 SHORT = {"logistic regression": "LR", "ridge regression": "ridge", "boosted trees": "trees"}
@@ -63,9 +65,27 @@ class Results:
 
     def keep(self, told: dict[str, Any]) -> None:
         """Write what is finished, whole."""
+        self.known = told
         if self.path is not None:
             with file.replacing(self.path, "w", encoding="utf-8") as opened:
                 json.dump(told, opened, indent=1)
+
+
+@contextlib.contextmanager
+def going_on(results: Results) -> Iterator[None]:
+    """On Ctrl-C, says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if results.path is None:
+            raise click.Abort("interrupted: nothing was written. With --out FILE, finished seeds are kept.") from None
+        count = len(results.known.get("seeds", {}))
+        told = (
+            f"{count} finished seed{'s are' if count > 1 else ' is'} kept in {results.path}"
+            if count
+            else "no seed was finished"
+        )
+        raise click.Abort(f"interrupted: {told}; the same command goes on from there.") from None
 
 
 @main.command("simulate")
@@ -92,22 +112,25 @@ def simulate_command(
     results = Results(out, told)
     found: dict[str, Any] = results.known or {"settings": told, "seeds": {}}
     _draw(question, rows, save_partition, picture)
-    with open_runner(runner, workers) as made, progress("simulating", seeds) as bar:
+    with going_on(results), open_runner(runner, workers) as made, progress("simulating", seeds) as bar:
         for seed in range(seeds):
             if str(seed) not in found["seeds"]:
-                bar.say(f"seed {seed}")
-                found["seeds"][str(seed)] = _one_seed(question, rows, seed, made)
+                bar.say(f"seed {seed + 1} of {seeds}")
+                found["seeds"][str(seed)] = _one_seed(question, rows, seed, made, bar)
                 results.keep(found)
-            bar.step()
+            bar.to(seed + 1)
     chosen = {str(seed): found["seeds"][str(seed)] for seed in range(seeds)}
     show_result(as_json, {"settings": told, "seeds": chosen}, _simulated_lines(task, chosen))
 
 
-def _one_seed(question: Any, rows: Any, seed: int, runner: Any) -> dict[str, Any]:
+def _one_seed(question: Any, rows: Any, seed: int, runner: Any, bar: Bar) -> dict[str, Any]:
     from fusionlearn.simulate import compare, simulate
 
     parts = compare.split(question, rows, seed)
-    found = simulate(question.task, parts.train, parts.parts, runner=runner, seed=seed)
+    share = 1 / len(parts.parts)
+    found = simulate(
+        question.task, parts.train, parts.parts, runner=runner, seed=seed, step=lambda: bar.to(bar.done + share)
+    )
     figures = run.evaluate(found.model, parts.test)
     return {
         "model": file.digest(found.model), "partition": parts.digest, "clients": found.clients, "empty": found.empty,
@@ -136,17 +159,19 @@ def _draw(question: Any, rows: Any, save: Path | None, picture: Path | None) -> 
         return
     parts = compare.split(question, rows, 0)
     if save is not None:
-        partition.save(save, parts.parts, parts.names)
+        partition.save(
+            save, [parts.rows[part] for part in parts.parts], parts.names,
+            np.setdiff1d(np.arange(len(next(iter(rows.values())))), parts.rows),
+        )  # fmt: skip
     if picture is not None:
         from fusionlearn.simulate import picture as module
 
-        module.draw(picture, compare.class_codes(question.task.schema, parts.train), parts.parts, parts.names)
+        schema = question.task.schema
+        module.draw(picture, compare.class_codes(schema, parts.train), parts.parts, parts.names, schema.labels)
 
 
 def _digest(rows: dict[str, Any]) -> str:
     """A fingerprint of the rows, so that results of other rows are not gone on with."""
-    import numpy as np
-
     hashed = hashlib.sha256()
     for name in sorted(rows):
         cells = rows[name]
@@ -196,7 +221,7 @@ def compare_command(
     def keep(told: dict[str, Any]) -> None:
         results.keep({**told, "settings": settings})
 
-    with open_runner(runner, workers) as made, progress("comparing", 1.0) as bar:
+    with going_on(results), open_runner(runner, workers) as made, progress("comparing", 1.0) as bar:
 
         def tell(what: str, share: float) -> None:
             if what:

@@ -3,7 +3,7 @@
 For each seed a quarter of the rows is the test half nobody learns from; the others are divided over the clients. One
 -shot methods run through `simulate`. Rivals (`rounds`) run on the very features the task's encoder gives, and on a
 network. Learning rates are chosen on validation rows, a fifth of the training rows of the first seed, each rival with
-the same number of tries; test rows are looked at once a seed. What is reported of a rival is its last round.
+the same number of tries of up to 15 rounds; test rows are looked at once a seed. What is reported of a rival is its last round.
 
     isolated    each client's own update fused alone: what it would have without anyone
     pooled      the best of logistic regression, boosted trees and an MLP on all training rows in one place, chosen on
@@ -30,7 +30,17 @@ from fusionlearn.errors import FusionlearnError, SettingsError
 from fusionlearn.method import GROUP, METHODS, Method, make
 from fusionlearn.partition import Partition
 from fusionlearn.privacy import membership
-from fusionlearn.problem import LABEL, Problem, Schema
+from fusionlearn.problem import (
+    LABEL,
+    ClassLabel,
+    Number,
+    NumberLabel,
+    Problem,
+    Schema,
+    Vector,
+    canonical,
+    parse_numbers,
+)
 from fusionlearn.simulate.rounds import ALGORITHMS, Head, Local, Net, Rival, federate
 from fusionlearn.simulate.runners import Runner
 from fusionlearn.simulate.simulation import Simulated, raw_bytes, rows_of, simulate
@@ -43,6 +53,7 @@ SERVER_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # FedAdam's own, at the clients' r
 PROXIMAL = (0.001, 0.01, 0.1, 0.3, 1.0)  # FedProx's μ, at the same rate
 CANDIDATES = ("ridge", "gaussian", "ensemble", "distill_head")  # besides the task's own method
 SHOWN = {"fedavg": "FedAvg", "fedprox": "FedProx", "fedadam": "FedAdam"}
+SHORT_ROUNDS = 15  # rounds of a try on validation rows, and of those a membership attack sees
 MOST_VICTIMS, MOST_SCORED = 8, 400  # clients attacked, and rows of each that are scored
 MOST_ALONE = 100  # clients whose own models are judged
 
@@ -123,7 +134,9 @@ class Metric:
 
 
 def metric_for(schema: Schema, truth: NDArray[Any]) -> Metric:
-    """Accuracy; average precision where one of two classes is rare; R² for numbers."""
+    """Accuracy; average precision where one of two classes is rare; R² for numbers. Errors: SettingsError for texts."""
+    if schema.kind == "text":
+        raise SettingsError("compare knows no rivals for labels of text: compare classes or numbers.")
     if not schema.labels:
         return Metric("R²", "the label is a number")
     if len(schema.labels) == 2:
@@ -144,38 +157,57 @@ class Split:
     test: dict[str, Any]
     parts: list[NDArray[np.int64]]  # of the training rows
     names: list[str]
-    digest: str
+    digest: str  # of the partition in row numbers of the whole table
+    rows: NDArray[np.int64]  # of the whole table, that `train` are
 
 
 def split(question: Question, data: Mapping[str, Any], seed: int) -> Split:
-    """A quarter of the rows for testing, the others divided over the clients."""
+    """A quarter of the rows for testing, the others divided over the clients; or both as a file says."""
     rows = len(next(iter(data.values())))
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(7,)))
-    order = rng.permutation(rows)
-    cut = round(rows * TEST)
-    test, train = np.sort(order[:cut]), np.sort(order[cut:])
+    saved = partition.load(Path(question.partition.value), rows) if question.partition.kind == "file" else None
+    if saved is not None and saved.held_out is not None:
+        test = saved.held_out
+    else:
+        test = rng.permutation(rows)[: round(rows * TEST)]
+    train = np.setdiff1d(np.arange(rows), test)
     if not len(test) or not len(train):
         raise SettingsError(f"{rows} rows are too few to hold a quarter back for testing.")
     learned = rows_of(data, train)
-    labels = _labels(question.task.schema, learned)
-    if question.partition.kind == "file":
-        parts, names = partition.load(Path(question.partition.value), rows)
+    if saved is not None:
         place = np.full(rows, -1, np.int64)
         place[train] = np.arange(len(train))
-        parts = [place[part][place[part] >= 0] for part in parts]
+        parts, names = [place[part][place[part] >= 0] for part in saved.parts], saved.names
     else:
-        parts, names = question.partition.split(labels, learned, question.clients, rng=rng)
-    return Split(learned, rows_of(data, test), parts, names, partition.digest(parts))
+        columns = learned if question.partition.kind == "column" else numbers(question.task.schema, learned)
+        labels = class_codes(question.task.schema, learned)
+        parts, names = question.partition.split(labels, columns, question.clients, rng=rng)
+    digest = partition.digest([train[part] for part in parts])
+    return Split(learned, rows_of(data, np.sort(test)), parts, names, digest, train)
 
 
-def _labels(schema: Schema, data: Mapping[str, Any]) -> NDArray[Any]:
-    """Classes as the task counts them, or values."""
-    cells = data.get(schema.label.column)
+def class_codes(schema: Schema, data: Mapping[str, Any]) -> NDArray[Any]:
+    """Each row's class as the task counts them, -1 where it is missing or none; numbers where the label is one."""
+    label = schema.label
+    cells = data.get(label.column)
     if cells is None:
-        raise SettingsError(f"the data have no column '{schema.label.column}', the task's label.")
-    if not schema.labels:
-        return np.asarray(cells, np.float64)
-    return np.unique(np.array([str(cell) for cell in cells]), return_inverse=True)[1]
+        raise SettingsError(f"the data have no column '{label.column}', the task's label.")
+    if isinstance(label, NumberLabel):
+        return parse_numbers(cells)[0]
+    if not isinstance(label, ClassLabel):  # a text: there are no classes to be uneven in
+        return np.zeros(len(cells), np.int64)
+    known = {value: code for code, (_, values) in enumerate(label.classes) for value in values}
+    codes: dict[Any, int] = {}
+    for cell in np.asarray(cells).tolist():
+        if cell not in codes:
+            codes[cell] = known.get(canonical(cell), -1)
+    return np.array([codes[cell] for cell in np.asarray(cells).tolist()], np.int64)
+
+
+def numbers(schema: Schema, data: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+    """The task's columns that hold numbers, for partitions by features; the label is none of them."""
+    named = [name for name, column in schema.columns.items() if isinstance(column, Number | Vector) and name in data]
+    return {name: parse_numbers(data[name])[0] for name in named}
 
 
 @dataclass(frozen=True)
@@ -412,7 +444,7 @@ def attack_cell(cell: Cell) -> dict[str, Any] | None:
         for client, view in views.items():
             view.see(before, sent[client])
 
-    rival = dataclasses.replace(cell.rival, per_round=0)
+    rival = dataclasses.replace(cell.rival, per_round=0, rounds=min(cell.rival.rounds, SHORT_ROUNDS))
     federate(learner, clients, rival, lambda _found: 0.0, clients[0][0][:1], seed=cell.seed, seen=seen)
     found = membership.Seen()
     for view in views.values():
@@ -450,16 +482,17 @@ def _tune(question: Question, folder: Path, problem: Problem, metric: Metric, ru
     def local(rate: float, proximal: float = 0.0) -> Local:
         return Local(question.epochs, rate=rate, proximal=proximal)
 
+    rounds = min(question.rounds, SHORT_ROUNDS)
     tries: dict[tuple[str, str], list[Rival]] = {
-        (learner, "fedavg"): [Rival("fedavg", question.rounds, local(rate)) for rate in RATES] for learner in learners
+        (learner, "fedavg"): [Rival("fedavg", rounds, local(rate)) for rate in RATES] for learner in learners
     }
     chosen = _best(tries, cell, runner)
     second: dict[tuple[str, str], list[Rival]] = {}
     for learner in learners:
         rate = chosen[learner, "fedavg"]["rival"].local.rate
-        second[learner, "fedprox"] = [Rival("fedprox", question.rounds, local(rate, mu)) for mu in PROXIMAL]
+        second[learner, "fedprox"] = [Rival("fedprox", rounds, local(rate, mu)) for mu in PROXIMAL]
         second[learner, "fedadam"] = [
-            Rival("fedadam", question.rounds, local(rate), server_rate=other) for other in SERVER_RATES
+            Rival("fedadam", rounds, local(rate), server_rate=other) for other in SERVER_RATES
         ]
     chosen |= _best(second, cell, runner)
     best = max(question.networks, key=lambda name: chosen[name, "fedavg"]["validation"])
@@ -567,7 +600,7 @@ def compare(
     task = question.task
     result: dict[str, Any] = dict(known) if known else {"settings": question.settings(), "seeds": {}}
     seeds = range(question.first_seed, question.first_seed + question.seeds)
-    labels = _labels(task.schema, data)
+    labels = class_codes(task.schema, data)
     metric = metric_for(task.schema, _codes(task, data) if len(task.schema.labels) == 2 else labels)
     result |= {"metric": metric.name, "metric_why": metric.why, "rows": len(labels), "name": task.name}
     steps = Steps(tell, 1 + question.seeds)
@@ -604,11 +637,6 @@ class Steps:
         self.tell("", self.finished / self.of)
 
 
-def class_codes(schema: Schema, data: Mapping[str, Any]) -> NDArray[Any]:
-    """Each row's class as a number, for pictures."""
-    return _labels(schema, data)
-
-
 def _codes(task: Task, data: Mapping[str, Any]) -> NDArray[Any]:
     return np.asarray(task.schema.read(data).data[LABEL])
 
@@ -641,8 +669,8 @@ def _tuning(question: Question, data: Mapping[str, Any], metric: Metric, runner:
     }  # fmt: skip
 
 
-def _rival(told: Mapping[str, Any]) -> Rival:
-    return Rival(**{**told, "local": Local(**told["local"])})
+def _rival(told: Mapping[str, Any], rounds: int) -> Rival:
+    return Rival(**{**told, "local": Local(**told["local"]), "rounds": rounds})
 
 
 def _one_seed(
@@ -675,7 +703,15 @@ def _one_seed(
     with tempfile.TemporaryDirectory() as folder:
         _store(Path(folder), features)
         cells = [
-            Cell(folder, entry["learner"], _rival(entry["rival"]), metric, task.schema, features.problem, seed)
+            Cell(
+                folder,
+                entry["learner"],
+                _rival(entry["rival"], question.rounds),
+                metric,
+                task.schema,
+                features.problem,
+                seed,
+            )
             for entry in tuning.values()
         ]
         for name, curve in zip(tuning, runner(run_cell, cells), strict=True):

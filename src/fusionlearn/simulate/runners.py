@@ -259,14 +259,27 @@ def dask(workers: int, address: str = "") -> Iterator[Runner]:
         if address:
             client = stack.enter_context(_connected(Client, address))
         else:
-            cluster = stack.enter_context(
-                LocalCluster(
+            with _without_ctrl_c():
+                made = LocalCluster(
                     n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None,
                     silence_logs=logging.CRITICAL,
-                )
-            )  # fmt: skip
+                )  # fmt: skip
+            cluster = stack.enter_context(made)
             client = stack.enter_context(Client(cluster, set_as_default=False))
         yield _Dask(client)
+
+
+@contextlib.contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes that are started now do not hear Ctrl-C, which a terminal sends to all: the one that made them does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
