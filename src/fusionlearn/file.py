@@ -49,6 +49,7 @@ DTYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "U16": "uint16", "I32": "int32", "U32": "uint32",
     "I64": "int64", "U64": "uint64", "F16": "float16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
+_SHORT = {name: short for short, name in DTYPES.items()}
 KINDS: Mapping[str, type[Noun]] = {"task": Task, "update": Update, "total": Total, "model": Model, "report": Report}
 
 N = TypeVar("N", bound=Noun)
@@ -107,7 +108,7 @@ def canonical_json(value: Any) -> bytes:
         return b"[" + b",".join(canonical_json(item) for item in value) + b"]"
     if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and abs(value) >= 2**53):
         raise FileError("a manifest holds strings and integers below 2^53 only.")
-    return json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return (json.encoder.encode_basestring(value) if isinstance(value, str) else str(value)).encode("utf-8")
 
 
 def _sha256(array: NDArray[Any]) -> str:
@@ -119,9 +120,9 @@ def _little(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _dtype_name(array: NDArray[Any]) -> str:
-    for short, name in DTYPES.items():
-        if array.dtype.name == name:  # whatever its byte order
-            return short
+    short = _SHORT.get(array.dtype.name)  # whatever its byte order
+    if short is not None:
+        return short
     raise FileError(f"arrays of dtype {array.dtype} cannot travel: use one of {', '.join(DTYPES.values())}.")
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import threadpoolctl
 import uvicorn
 
 from fusionlearn.errors import SettingsError
@@ -51,6 +53,7 @@ def run(
         ssl_certfile=cert,
         ssl_keyfile=key,
     )
+    _settle()
     server = _Server(config)
     server.ready = ready
     try:
@@ -59,3 +62,9 @@ def run(
         raise SettingsError(
             f"cannot listen at {host}:{port}: is another program there? Choose another --port."
         ) from error
+
+
+def _settle() -> None:
+    """Set the process for many small checks beside one another, rather than for one large computation."""
+    threadpoolctl.threadpool_limits(1, user_api="blas")  # several updates are checked at a time already
+    np.empty(31 * 2**20, np.uint8)  # freed at once: arrays as large as an update's then take each other's place

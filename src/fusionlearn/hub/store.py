@@ -1,8 +1,8 @@
 """Where files lie: a folder, S3, Google Cloud Storage or Azure, by URL, through obstore.
 
 An object is written once under the SHA-256 of its bytes and never changed, so writing it again is harmless and a
-reader always finds it whole. On a local disk a put returns only after the bytes and the folder's entry are on it:
-obstore renames into place but leaves the syncing to the caller.
+reader always finds it whole. In a local folder it is written here: to another name, synced, renamed, the folder synced.
+obstore would rename before anything is on the disk, and leave the syncing to the caller.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -56,21 +57,42 @@ class Store:
         """Keep these bytes under this name; returns once they are safe. Writing the same again is harmless."""
         import obstore
 
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
         with _refusing():
-            obstore.put(self._store, name, content, use_multipart=size > MULTIPART)
             if self.folder is not None:
-                self._sync(self.folder / name)
+                self._write(self.folder / name, content)
+            else:
+                size = len(content) if isinstance(content, bytes) else content.stat().st_size
+                obstore.put(self._store, name, content, use_multipart=size > MULTIPART)
 
-    def _sync(self, path: Path) -> None:
-        """A file and its name on the disk, and the names of folders made for it."""
-        _sync(path)
+    def _write(self, path: Path, content: bytes | Path) -> None:
+        """A file that is there whole or not at all, whatever happens; its bytes and its name are on the disk."""
+        if path.parent not in self._known:
+            self._make(path.parent)
+        fresh = f"{path}#{secrets.token_hex(8)}"  # listings pass over names with #, and a sweep takes old ones
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            try:
+                for piece in _pieces(content):
+                    view = memoryview(piece)
+                    while view:
+                        view = view[os.write(handle, view) :]
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            os.replace(fresh, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(fresh)
+            raise
         _sync(path.parent)
-        folder = path.parent
-        while folder != self.folder and folder not in self._known:
+
+    def _make(self, folder: Path) -> None:
+        """A folder, and its name on the disk."""
+        if folder != self.folder:
+            self._make(folder.parent)
+            folder.mkdir(exist_ok=True, mode=0o700)
             _sync(folder.parent)
             self._known.add(folder)
-            folder = folder.parent
 
     def get(self, name: str) -> bytes:
         """An object's bytes, whole."""
@@ -136,6 +158,16 @@ def blob(sha256: str) -> str:
 def sha256_of(content: bytes) -> str:
     """SHA-256 in hex."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _pieces(content: bytes | Path) -> Iterator[bytes]:
+    """Bytes, or a file's bytes in turn."""
+    if isinstance(content, bytes):
+        yield content
+        return
+    with content.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece
 
 
 def _sync(place: Path) -> None:

@@ -13,19 +13,22 @@ signed after the commit, and only what has a receipt was acknowledged.
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import contextlib
 import queue
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from fusionlearn import file
 from fusionlearn.errors import FusionlearnError
 from fusionlearn.hub import audit, members, tables
-from fusionlearn.hub.hub import Hub, changed, task_row
+from fusionlearn.hub.hub import KNOWN_TASKS, Hub, changed, task_row
 from fusionlearn.hub.members import Member
 from fusionlearn.hub.refusal import Refusal, unavailable
 from fusionlearn.hub.store import blob, sha256_of
@@ -33,9 +36,26 @@ from fusionlearn.run import Gate
 from fusionlearn.types import UPDATE_HEADER, Task, Update
 
 TOGETHER = 256  # uploads that share a transaction at most
+CHECKERS = 4  # threads that check and store uploads
+GATHER = 0.02  # seconds a transaction waits for uploads that are being checked
 PATIENCE = 30.0  # seconds an upload waits for its transaction
 CHUNK_LEAST, CHUNK_MOST = 64 * 1024, 16 * 2**20  # bytes of one piece of an upload; the last may be smaller
 ANSWERED = {"counted": 201, "waiting": 202, "late": 202}
+
+_T = TypeVar("_T")
+_STANDING = (
+    sa.select(
+        tables.member.c.person, tables.member.c.role, tables.member.c.name, tables.member.c.revoked,
+        tables.task.c.max_bytes, tables.task.c.sha256,
+    )
+    .select_from(
+        tables.member.outerjoin(
+            tables.task,
+            sa.and_(tables.task.c.project == tables.member.c.project, tables.task.c.digest == sa.bindparam("task")),
+        )
+    )
+    .where(tables.member.c.project == sa.bindparam("project"), tables.member.c.key == sa.bindparam("key"))
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,7 +72,8 @@ class Arrival:
 
     member: Member
     task: str
-    update: Update
+    replaces: str
+    guarantee: str
     digest: str
     num_bytes: int
     sha256: str
@@ -67,21 +88,14 @@ class Uploads:
         self._waiting: queue.SimpleQueue[Arrival | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._coming = 0
+        self._pool = concurrent.futures.ThreadPoolExecutor(CHECKERS, thread_name_prefix="check")
+        self._tasks: dict[tuple[str, str], str] = {}  # SHA-256 of task files by project and digest
 
     def allowed(self, project: str, key: str, task: str) -> tuple[Member, int]:
         """The client behind a key and the most bytes its update may have; asked before a body is read."""
-        member_table, task_table = tables.member, tables.task
-        joined = member_table.outerjoin(
-            task_table, sa.and_(task_table.c.project == member_table.c.project, task_table.c.digest == task)
-        )
-        chosen = sa.select(
-            member_table.c.person, member_table.c.role, member_table.c.name, member_table.c.revoked,
-            task_table.c.max_bytes,
-        ).select_from(joined)  # fmt: skip
         with self.hub.reading() as connection:
-            row = connection.execute(
-                chosen.where(member_table.c.project == project, member_table.c.key == key)
-            ).one_or_none()
+            row = connection.execute(_STANDING, {"project": project, "key": key, "task": task}).one_or_none()
         if row is None or row.role not in members.ROLES:
             raise Refusal(404, members.STRANGER)
         if row.revoked is not None:
@@ -90,6 +104,9 @@ class Uploads:
             raise Refusal(403, f"this needs the role client; your key is {row.role} here.")
         if row.max_bytes is None:
             raise Refusal(404, "this project has no task of that digest: ask its owner for the task's address.")
+        self._tasks[project, task] = row.sha256  # a digest names one file, for ever
+        if len(self._tasks) > KNOWN_TASKS:
+            self._tasks.pop(next(iter(self._tasks)), None)
         return Member(project, key, row.person, row.role, row.name), row.max_bytes
 
     def receive(self, member: Member, task_digest: str, digest: str, content: bytes) -> Taken:
@@ -97,21 +114,56 @@ class Uploads:
 
         Errors: Refusal 404, 409, 413, 422, 503; after any of them nothing was taken
         """
-        _, task = self.hub.task(member.project, task_digest)
+        with self._on_its_way():
+            arrival = self._arrive(member, task_digest, digest, content)
+        try:
+            return self._taken(arrival.done.result(PATIENCE))
+        except concurrent.futures.TimeoutError as error:
+            raise unavailable("the database") from error
+
+    async def receive_soon(self, member: Member, task_digest: str, digest: str, content: bytes) -> Taken:
+        """`receive` without a thread that waits: those there are check and store."""
+        with self._on_its_way():
+            arrival = await self.soon(self._arrive, member, task_digest, digest, content)
+        try:
+            return self._taken(await asyncio.wait_for(asyncio.wrap_future(arrival.done), PATIENCE))
+        except TimeoutError as error:
+            raise unavailable("the database") from error
+
+    async def soon(self, work: Callable[..., _T], *given: Any) -> _T:
+        """Run in one of the few threads that are kept for uploads: more would only wait for one another."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *given)
+
+    @contextlib.contextmanager
+    def _on_its_way(self) -> Iterator[None]:
+        """Counts the uploads that are being checked, for `_batch`."""
+        with self._lock:
+            self._coming += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._coming -= 1
+
+    def _arrive(self, member: Member, task_digest: str, digest: str, content: bytes) -> Arrival:
+        """Check and store an update, and put it in the queue for its place."""
+        known = self._tasks.get((member.project, task_digest))
+        task = self.hub.parsed(known) if known else self.hub.task(member.project, task_digest)[1]
         update = _checked(task, member, digest, content)
         sha256 = sha256_of(content)
         self.hub.store.put(blob(sha256), content)
-        arrival = Arrival(member, task_digest, update, digest, len(content), sha256)
+        arrival = Arrival(member, task_digest, update.replaces, update.guarantee.mode, digest, len(content), sha256)
         self._waiting.put(arrival)
         self._ensure_thread()
-        try:
-            status, receipt = arrival.done.result(PATIENCE)
-        except concurrent.futures.TimeoutError as error:
-            raise unavailable("the database") from error
+        return arrival
+
+    def _taken(self, answer: tuple[int, dict[str, Any]]) -> Taken:
+        status, receipt = answer
         return Taken(status, members.signed_json(self.hub, "receipt", receipt))
 
     def close(self) -> None:
-        """End the thread once it has answered who waits."""
+        """End the threads once they have answered who waits."""
+        self._pool.shutdown()
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join()
@@ -126,9 +178,7 @@ class Uploads:
 
     def _commit_for_ever(self) -> None:
         while True:
-            batch = [self._waiting.get()]
-            while len(batch) < TOGETHER and not self._waiting.empty():
-                batch.append(self._waiting.get())
+            batch = self._batch()
             groups: dict[tuple[str, str], list[Arrival]] = {}
             for arrival in batch:
                 if arrival is not None:
@@ -138,20 +188,34 @@ class Uploads:
             if None in batch:
                 return
 
+    def _batch(self) -> list[Arrival | None]:
+        """Whoever waits, and for a moment those that are on their way: a lone upload is not kept waiting."""
+        batch = [self._waiting.get()]
+        until = time.monotonic() + GATHER
+        while len(batch) < TOGETHER and batch[-1] is not None:
+            left = until - time.monotonic()
+            try:
+                batch.append(
+                    self._waiting.get(timeout=left) if self._coming and left > 0 else self._waiting.get_nowait()
+                )
+            except queue.Empty:
+                break
+        return batch
+
     def _commit(self, arrivals: Sequence[Arrival]) -> None:
         """One transaction for uploads of one task; each gets its own answer, once the transaction is safe."""
+        answers: Sequence[tuple[int, dict[str, Any]] | Exception]
         try:
             with self.hub.writing() as connection:
                 answers = _place(self.hub, connection, arrivals)
         except Exception as error:  # noqa: BLE001 - whatever it is, every waiting client is told
-            for arrival in arrivals:
-                arrival.done.set_exception(error)
-            return
+            answers = [error for _ in arrivals]
         for arrival, answer in zip(arrivals, answers, strict=True):
-            if isinstance(answer, Refusal):
-                arrival.done.set_exception(answer)
-            else:
-                arrival.done.set_result(answer)
+            with contextlib.suppress(concurrent.futures.InvalidStateError):  # who asked has given up waiting
+                if isinstance(answer, Exception):
+                    arrival.done.set_exception(answer)
+                else:
+                    arrival.done.set_result(answer)
 
     # --- in pieces ------------------------------------------------------------------------------------------------
 
@@ -336,9 +400,9 @@ def _settled(answer: Any, answers: Sequence[Any]) -> Any:
 def _state(arrival: Arrival, is_open: bool, taken: dict[str, str]) -> str | None:
     """The state of a new update; None when its client has answered and this one replaces nothing."""
     has = taken.get(arrival.member.person)
-    if has is None and not arrival.update.replaces:
+    if has is None and not arrival.replaces:
         return "counted" if is_open else "late"
-    return "waiting" if has is not None and arrival.update.replaces == has else None
+    return "waiting" if has is not None and arrival.replaces == has else None
 
 
 def _second(has: str | None) -> Refusal:
@@ -367,7 +431,7 @@ def _insert(
             arrival.member.key,
             {
                 "task": task, "update": arrival.digest, "sha256": arrival.sha256, "bytes": arrival.num_bytes,
-                "state": state, "replaces": arrival.update.replaces,
+                "state": state, "replaces": arrival.replaces,
             },
         )
         for _, arrival, state in fresh
@@ -377,7 +441,7 @@ def _insert(
         {
             "project": project, "task": task, "digest": arrival.digest, "signer": arrival.member.key,
             "person": arrival.member.person, "state": state, "bytes": arrival.num_bytes, "sha256": arrival.sha256,
-            "replaces": arrival.update.replaces, "guarantee": arrival.update.guarantee.mode, "received": now,
+            "replaces": arrival.replaces, "guarantee": arrival.guarantee, "received": now,
             "event": number, "chain": chain,
         }
         for (_, arrival, state), (number, chain) in zip(fresh, numbered, strict=True)
