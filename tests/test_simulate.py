@@ -23,7 +23,7 @@ from tests import rounds
 
 from fusionlearn import cli, file, partition, run
 from fusionlearn.errors import DataError, FileError, SettingsError
-from fusionlearn.simulate import open_runner, simulate
+from fusionlearn.simulate import compare, open_runner, picture, simulate
 from fusionlearn.simulate.runners import Processes, WorkerError
 from fusionlearn.simulate.simulation import rows_of, work
 from fusionlearn.simulate.spool import Spool
@@ -382,3 +382,113 @@ def folders_in_use() -> set[str]:
         with contextlib.suppress(OSError):
             found.add(str(path.readlink()))
     return found
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path):
+    task, rows = on_disk(tmp_path)
+    out = tmp_path / "out.json"
+    given = ["--clients", "6", "--partition", "iid", "--seeds", "2000", "--runner", "processes", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fusionlearn", "simulate", task, rows, *given, "--out", str(out)], cwd=tmp_path,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not out.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    while str(tmp_path) in folders_in_use() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert str(tmp_path) not in folders_in_use()
+    assert json.loads(out.read_text())["seeds"]
+
+
+def test_a_saved_partition_gives_the_same_result_and_holds_the_same_rows_out(tmp_path: Path):
+    task, rows = on_disk(tmp_path)
+    given = ("simulate", task, rows, "--seeds", 1)
+    first = call(*given, "--partition", "dirichlet:0.3", "--clients", 5, "--save-partition", tmp_path / "parts.json")
+    again = call(*given, "--partition", f"file:{tmp_path / 'parts.json'}")
+    assert first["seeds"]["0"]["model"] == again["seeds"]["0"]["model"]
+    assert first["seeds"]["0"]["figures"] == again["seeds"]["0"]["figures"]
+    assert first["seeds"]["0"]["partition"] == again["seeds"]["0"]["partition"]
+    told = json.loads((tmp_path / "parts.json").read_text())
+    assert told["digest"] == first["seeds"]["0"]["partition"] and len(told["held_out"]) == 60
+    told["held_out"][0], told["held_out"][1] = told["rows"][0][0], told["held_out"][0]
+    (tmp_path / "parts.json").write_text(json.dumps(told))
+    refused = call(*given, "--partition", f"file:{tmp_path / 'parts.json'}")
+    assert refused["status"] == 1 and "altered" in refused["error"]
+
+
+def test_a_dirichlet_partition_counts_classes_as_the_task_does():
+    data = table()  # ill is 0, 1 or 2, of which the task makes no and yes
+    codes = compare.class_codes(rounds.task().schema, data)
+    assert (codes == (data["ill"] != "0")).all()
+    data["ill"] = [*data["ill"]]
+    data["ill"][3], data["ill"][4], data["ill"][5] = "", "9", " 2.0"
+    assert compare.class_codes(rounds.task().schema, data)[3:6].tolist() == [-1, -1, 1]
+    days = compare.class_codes(rounds.task(regression=True).schema, data)
+    assert days.dtype == np.float64 and set(partition.tenths(days)) == set(range(10))
+
+
+def test_a_feature_shift_looks_at_the_tasks_features_alone(tmp_path: Path):
+    data = table()
+    assert set(compare.numbers(rounds.task().schema, data)) == {"age", "dose"}
+    task, rows = on_disk(tmp_path)  # where every cell is a text
+    parts_of = call("simulate", task, rows, "--partition", "feature:1", "--clients", 3, "--seeds", 1)
+    assert parts_of["status"] == 0 and parts_of["seeds"]["0"]["clients"] == 3
+
+
+def test_a_picture_of_any_labels_and_no_other_file(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    parts = [np.arange(100), np.zeros(0, np.int64), np.arange(100, 300)]
+    rng = np.random.default_rng(0)
+    for number, labels in enumerate((rng.integers(-1, 3, 300), rng.standard_normal(300), rng.integers(0, 40, 300))):
+        path = tmp_path / f"{number}.svg"
+        picture.draw(path, labels, parts, ["a", "b", "c" * 80], ["x", "y", "z"])
+        assert b"<svg" in path.read_bytes()
+    for name in ("who.csv", "who", "who.gif"):
+        with pytest.raises(SettingsError, match="no name for a picture"):
+            picture.draw(tmp_path / name, labels, parts, ["a", "b", "c"])
+
+
+# --- a cluster of one's own -----------------------------------------------------------------------------------------
+
+
+def test_workers_of_a_scheduler_that_runs(tmp_path: Path):
+    pytest.importorskip("distributed", reason="the runner 'dask' needs the extra 'dask'")
+    dask = Path(sys.executable).with_name("dask")
+    found = tmp_path / "scheduler.json"
+    quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = [dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", found]
+    started = [subprocess.Popen([*map(str, scheduler)], **quiet)]
+    try:
+        deadline = time.monotonic() + 60
+        while not found.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        address = json.loads(found.read_text())["address"]
+        worker = [dask, "worker", address, "--nworkers", "2", "--nthreads", "1", "--no-dashboard"]
+        started.append(subprocess.Popen([*map(str, worker)], **quiet))
+        task, data = rounds.task("forest"), table()
+        parts = split(data)
+        there = simulate(task, data, parts, seed=4, runner=f"dask:{address}")
+        assert file.digest(there.model) == file.digest(simulate(task, data, parts, seed=4).model)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("fusionlearn.simulate.runners.__version__", "99.0")
+            with (
+                pytest.raises(SettingsError, match=r"another fusionlearn than this 99\.0"),
+                open_runner(f"dask:{address}"),
+            ):
+                pass
+    finally:
+        for process in reversed(started):
+            process.terminate()
+        for process in started:
+            process.wait(20)
+
+
+def test_a_scheduler_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("distributed", reason="the runner 'dask' needs the extra 'dask'")
+    monkeypatch.setattr("fusionlearn.simulate.runners.WAIT", "300ms")
+    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
+        with pytest.raises(SettingsError, match="no Dask scheduler answers"), open_runner(f"dask:{address}"):
+            pass
