@@ -14,6 +14,7 @@ python tests/hub_kills.py POINTS     needs Linux and a C compiler; prints one JS
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -64,7 +65,8 @@ class Site:
         from fusionlearn import file
         from fusionlearn.hub import uploads
 
-        self.hub = world.hub(folder, now=world.Clock(ahead))
+        self.clock = world.Clock(ahead)
+        self.hub = world.hub(folder, now=self.clock)
         self.uploads = uploads.Uploads(self.hub)
         self.task = file.digest(world.task())
         self.digest = file.digest
@@ -357,6 +359,75 @@ def _referenced(site: Site) -> set[str]:
         return fusions.named(connection)
 
 
+def failing(folder: Path, step: str, control: faults.Faults, call: int, error: int, after: View) -> dict[str, Any]:
+    """One call of a step fails, or all from that one on; then the disk is well again, and the step is done again."""
+    site = Site(folder)
+    control.arm(faults.FAIL, call, until=faults.FOR_EVER if error == errno.ENOSPC else call + 1, error=error)
+    found, told = [], ""
+    try:
+        STEPS[step](site)
+    except Exception as refusal:  # noqa: BLE001 - what it is, is what is asked
+        told = f"{type(refusal).__name__} {getattr(refusal, 'status', '')}"
+        if getattr(refusal, "status", 0) != 503 or "Retry-After" not in getattr(refusal, "headers", {}):
+            found.append(f"failed with {told}: {refusal}"[:400])
+    hits, last = control.hits, control.last
+    control.disarm()
+    if not told and view(site) != after:
+        found.append("it was acknowledged and is not there")
+    found += torn(site)
+    site.clock.ahead = 31.0  # a lease of a worker that failed has run out
+    STEPS[step](site)
+    if view(site) != after:
+        found.append(f"done again, it ended elsewhere: {difference(view(site), after)}")
+    return {"ready": 0.0, "hits": hits, "last": last, "refused": bool(told), "faults": found + torn(site)}
+
+
+def fail_everywhere(points: int, folder: Path, *, first: float = 0.0) -> Tally:
+    """Let the disk fail at so many points: EIO once, or no space from there on."""
+    warm()
+    tally = Tally()
+    live = folder / "live"
+    control = faults.Faults(Path(os.environ["FAULTS"]), live)
+    control.disarm()
+    views: list[View] = [{}]
+    names = list(STEPS)
+
+    def counted(step: str) -> dict[str, Any]:
+        site = Site(live)
+        control.count()
+        STEPS[step](site)
+        tally_calls = control.seen
+        control.disarm()
+        return {"calls": tally_calls, "view": view(site)}
+
+    for number, step in enumerate(names):
+        shutil.copytree(live, folder / str(number))
+        status, told = forked(lambda step=step: counted(step))
+        assert status == 0, f"step '{step}' fails undisturbed"
+        tally.calls[step] = told["calls"]
+        views.append(told["view"])
+    places = [(number, call) for number, step in enumerate(names) for call in range(1, tally.calls[step] + 1)]
+    for point in range(points):
+        number, call = places[int((point / points + first) * len(places)) % len(places)]
+        shutil.rmtree(live)
+        shutil.copytree(folder / str(number), live)
+        error = (errno.EIO, errno.ENOSPC)[point % 2]
+        status, told = forked(
+            lambda step=names[number], number=number, call=call, error=error: failing(
+                live, step, control, call, error, views[number + 1]
+            )
+        )
+        where = f"{names[number]}, call {call} of {tally.calls[names[number]]}, {errno.errorcode[error]}"
+        control.disarm()
+        if status != 0:
+            tally.faults.append(f"{where}: the process ended with {status}")
+            continue
+        tally.points += bool(told["hits"])
+        tally.survived += not told["refused"]
+        tally.faults += [f"{where} ({told['last']}): {fault}" for fault in told["faults"]]
+    return tally
+
+
 @dataclass
 class Tally:
     """What all points together gave."""
@@ -436,28 +507,31 @@ def warm() -> None:
     world.content(_correction())
 
 
-def run(points: int, *, first: float = 0.0, seconds: float = 1e9) -> dict[str, Any]:
-    """Kill at so many points in a process that has the shim in place; what it found."""
+def run(points: int, *, first: float = 0.0, seconds: float = 1e9, kind: str = "kill") -> dict[str, Any]:
+    """Kill (or, kind "fail", let the disk fail) at so many points, in a process that has the shim; what it found."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "live").mkdir()
         control = faults.Faults(folder / "control", folder / "live")
-        command = [sys.executable, __file__, str(points), str(first), str(seconds), str(folder)]
+        command = [sys.executable, __file__, str(points), str(first), str(seconds), str(folder), kind]
         done = subprocess.run(command, env=os.environ | control.environment(), stdout=subprocess.PIPE, check=True)
     told: dict[str, Any] = json.loads(done.stdout)
     return told
 
 
-def main(points: int, first: float, seconds: float, folder: Path) -> None:
+def main(points: int, first: float, seconds: float, folder: Path, kind: str) -> None:
     """The process with the shim."""
     began = time.monotonic()
-    tally = kill_everywhere(points, folder, first=first, seconds=seconds)
+    if kind == "kill":
+        tally = kill_everywhere(points, folder, first=first, seconds=seconds)
+    else:
+        tally = fail_everywhere(points, folder, first=first)
     print(json.dumps({**vars(tally), "seconds": time.monotonic() - began}))  # noqa: T201
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        main(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))
+        main(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]), sys.argv[5])
     else:
         found = run(int(sys.argv[1]))
         print(json.dumps(found, indent=1))  # noqa: T201
