@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests import rounds
 
 from fusionlearn import errors, file, run
+from fusionlearn.problem import ClassLabel
 from fusionlearn.types import Model, Task, Total, Update
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -354,7 +355,7 @@ def test_a_total_of_one_class_is_refused(method: str):
 
 @pytest.mark.parametrize("method", ADDITIVE)
 def test_a_class_nobody_has_is_told(method: str):
-    label = run.ClassLabel("ill", (("no", ("0",)), ("yes", ("1", "2")), ("never", ("9",))))
+    label = ClassLabel("ill", (("no", ("0",)), ("yes", ("1", "2")), ("never", ("9",))))
     task = run.new_task("wards", rounds.COLUMNS, label, method=method, privacy="none")
     updates = [run.summarize(task, rounds.records(i)) for i in (1, 2)]
     model, report = run.fuse(task, updates)

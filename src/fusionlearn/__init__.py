@@ -7,7 +7,7 @@ and anyone *predicts* with it.
 from fusionlearn import threads as _threads  # noqa: F401 - before numpy is loaded
 from fusionlearn.errors import FusionlearnError
 from fusionlearn.file import digest, read, sign, verify, write
-from fusionlearn.problem import Category, ClassLabel, Number, NumberLabel, Schema, Text, Vector
+from fusionlearn.problem import Category, ClassLabel, Number, NumberLabel, Schema, Text, TextLabel, Vector
 from fusionlearn.run import add, evaluate, fuse, new_task, predict, subtract, summarize
 from fusionlearn.types import Model, Privacy, Report, Task, Total, Update
 
@@ -25,6 +25,7 @@ __all__ = [
     "Schema",
     "Task",
     "Text",
+    "TextLabel",
     "Total",
     "Update",
     "Vector",

@@ -28,7 +28,18 @@ from numpy.typing import NDArray
 from fusionlearn import encoder, keys, method
 from fusionlearn.arrays import NAME, Arrays, as_numpy
 from fusionlearn.errors import FileError, FusionlearnError, SettingsError, SignatureError
-from fusionlearn.problem import Category, ClassLabel, Column, Number, NumberLabel, Schema, Text, Vector
+from fusionlearn.problem import (
+    Category,
+    ClassLabel,
+    Column,
+    Label,
+    Number,
+    NumberLabel,
+    Schema,
+    Text,
+    TextLabel,
+    Vector,
+)
 from fusionlearn.types import MAX_ENCODERS, Guarantee, Member, Model, Noun, Privacy, Report, Task, Total, Update
 
 if TYPE_CHECKING:
@@ -699,11 +710,14 @@ _COLUMN_KINDS: Mapping[str, type[Column]] = {
 }  # fmt: skip
 
 
+_LABEL_KINDS: Mapping[type[Label], str] = {NumberLabel: "number", TextLabel: "text"}
+
+
 def schema_to_json(schema: Schema) -> dict[str, Any]:
     """What a file says of a schema; columns are a list, because their order is the features' order."""
     kinds = {cls: kind for kind, cls in _COLUMN_KINDS.items()}
     columns = [{"name": name, "kind": kinds[type(column)], **_set(column)} for name, column in schema.columns.items()]
-    label: dict[str, Any] = {"kind": "number", **_set(schema.label)}
+    label: dict[str, Any] = {"kind": _LABEL_KINDS.get(type(schema.label), "class"), **_set(schema.label)}
     if isinstance(schema.label, ClassLabel):
         groups = [{"name": name, "values": list(values)} for name, values in schema.label.classes]
         label = {"kind": "class", "column": schema.label.column, "groups": groups}
@@ -729,7 +743,7 @@ def schema_from_json(value: Any) -> Schema:
             raise SettingsError("every column needs a name of its own.")
         columns[name] = _COLUMN_KINDS[entry["kind"]](**settings)
     described = dict(value["label"])
-    label: ClassLabel | NumberLabel
+    label: Label
     kind = described.pop("kind")
     if kind == "class":
         _only(described, "column", "groups")
@@ -738,10 +752,11 @@ def schema_from_json(value: Any) -> Schema:
             for group in (_only(group, "name", "values") for group in described["groups"])
         )
         label = ClassLabel(_typed("column", described["column"]), groups)
-    elif kind != "number":
+    elif kind not in _LABEL_KINDS.values():
         raise SettingsError("the label is of an unknown kind.")
     else:
-        label = NumberLabel(**{name: _typed(name, item) for name, item in described.items()})
+        make: Any = NumberLabel if kind == "number" else TextLabel
+        label = make(**{name: _typed(name, item) for name, item in described.items()})
     return Schema(columns, label, value["missing"], value["out_of_range"])
 
 

@@ -32,6 +32,7 @@ METHODS: Mapping[str, str] = {
     "gaussian": "fusionlearn.methods.gaussian:Gaussian",
     "naive_bayes": "fusionlearn.methods.naive_bayes:NaiveBayes",
     "ridge": "fusionlearn.methods.ridge:Ridge",
+    "translate": "fusionlearn.methods.translate:Translate",
 }
 GROUP = "fusionlearn.methods"
 
@@ -57,6 +58,9 @@ class Method(plugin.Plugin, abc.ABC):
     LOCAL: ClassVar[tuple[str, ...]] = ()
     # What the names of the prior arrays begin with that only clients need, to start from: no part of a model.
     START: ClassVar[tuple[str, ...]] = ()
+
+    # Whether its models answer with texts; those of every other method answer with classes or numbers.
+    TEXTS: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -107,7 +111,9 @@ class Method(plugin.Plugin, abc.ABC):
 
     @abc.abstractmethod
     def predict(self, model: Arrays, data: Data, problem: Problem, prior: Arrays) -> dict[str, NDArray[Any]]:
-        """{"probability": (n, c)} for classes, {"value": (n,)} in scaled units for regression."""
+        """{"probability": (n, c)} for classes, {"value": (n,)} in scaled units for regression, {"piece": (n, d)}
+        numbers of pieces for texts.
+        """
 
     def check(self, summary: Arrays, problem: Problem, prior: Arrays, place: str) -> None:
         """Refuse a summary no honest client could have sent. Errors: UpdateError naming `place`."""

@@ -30,6 +30,7 @@ NETWORKS: Mapping[str, str] = {
     "linear": "fusionlearn.networks.linear:Linear",
     "mlp": "fusionlearn.networks.mlp:Mlp",
     "resnet18": "fusionlearn.networks.resnet18:ResNet18",
+    "seq2seq": "fusionlearn.networks.seq2seq:Seq2Seq",
 }
 GROUP = "fusionlearn.networks"
 PREFIX = "network."  # of a network's arrays among those of a prior, an update, a model

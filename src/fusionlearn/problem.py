@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from fusionlearn.arrays import Array, Data
 from fusionlearn.errors import DataError, Fault, SettingsError
 
-Kind: TypeAlias = Literal["binary", "multiclass", "regression"]
+Kind: TypeAlias = Literal["binary", "multiclass", "regression", "text"]
 Missing: TypeAlias = Literal["refuse", "drop", "center", "indicator"]
 OutOfRange: TypeAlias = Literal["refuse", "clip"]
 
 LABEL = "y"  # the key of the label among encoded data; `Schema` refuses a column of that name
 ROWS_SHOWN = 5  # rows named in a fault
+NOTHING, BEGIN, END, UNKNOWN, FIRST_PIECE = range(5)  # numbers of an encoded text's pieces; see the encoder 'subwords'
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Problem:
     """What a method needs to know; derived from a task's schema and encoder, never sent twice."""
 
     kind: Kind
-    labels: tuple[str, ...]  # names of the classes; () for regression
+    labels: tuple[str, ...]  # names of the classes; () for regression and for texts
     feature_names: tuple[str, ...]  # of the encoded columns, in order
     feature_bounds: tuple[float, ...]  # |x_j| <= bound for each encoded column
     max_records: int  # the most records all clients together may hold
@@ -43,7 +44,9 @@ class Problem:
 
     @property
     def num_classes(self) -> int:
-        """Columns of the target: one for each class, 1 for regression."""
+        """Columns of the target: one for each class, 1 for regression, one for each piece of a text."""
+        if self.kind == "text":
+            return int(self.max_bound) + 1  # features are the numbers of pieces
         return len(self.labels) or 1
 
     @property
@@ -170,6 +173,21 @@ class NumberLabel:
         return _scaled_bound(self)
 
 
+@dataclass(frozen=True)
+class TextLabel:
+    """The label of a task that answers texts with texts, such as a translation."""
+
+    column: str
+    longest: int = 100_000  # the most characters an answer may have; a longer one is refused or cut, as the schema says
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.longest <= 2**24:
+            raise SettingsError(f"a label of text has longest = {self.longest}; it may be 1 to 16777216.")
+
+
+Label: TypeAlias = ClassLabel | NumberLabel | TextLabel
+
+
 def _check_range(column: Number | Vector | NumberLabel) -> None:
     """Fill in the default centre and scale and refuse a range that is none."""
     for name in ("low", "high", "center", "scale"):
@@ -198,7 +216,7 @@ class Schema:
     """The declared columns, the label, and the rules for what is missing or out of range."""
 
     columns: Mapping[str, Column]  # in the order of the features
-    label: ClassLabel | NumberLabel
+    label: Label
     missing: Missing = "refuse"  # "drop" the row | "center" | "indicator" (centre, plus a column that says so)
     out_of_range: OutOfRange = "refuse"  # or "clip" to the declared range
 
@@ -219,14 +237,14 @@ class Schema:
 
     @property
     def kind(self) -> Kind:
-        if isinstance(self.label, NumberLabel):
-            return "regression"
+        if not isinstance(self.label, ClassLabel):
+            return "regression" if isinstance(self.label, NumberLabel) else "text"
         return "binary" if len(self.label.classes) == 2 else "multiclass"
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes, () for regression."""
-        return () if isinstance(self.label, NumberLabel) else tuple(name for name, _ in self.label.classes)
+        """Names of the classes, () for regression and for texts."""
+        return tuple(name for name, _ in self.label.classes) if isinstance(self.label, ClassLabel) else ()
 
     def missing_rule(self, name: str) -> Missing:
         """The rule for one column: its own, else the schema's."""
@@ -243,7 +261,7 @@ class Schema:
 
         Returns a Table: number columns float64 (NaN where missing and allowed), vector columns (n, length),
         category columns int64 codes (-1 where missing and allowed), text columns str objects, the label under "y":
-        int64 class or scaled float64.
+        int64 class, scaled float64, or str objects.
         Errors: DataError with every fault of every column.
         """
         return _Reader(self, place, with_label, first_row).read(raw)
@@ -305,7 +323,8 @@ class _Reader:
                 data[name] = self._codes(name, raw[name], codes, "is not among the task's values")
                 self._missing(name, data[name] == -1)
             elif isinstance(column, Text):
-                data[name] = self._texts(name, raw[name], column)
+                data[name], empty = self._texts(name, raw[name], column.longest)
+                self._missing(name, empty)
             else:
                 data[name] = self._numbers(name, raw[name], column)
         if self.with_label:
@@ -388,13 +407,13 @@ class _Reader:
         self._fault(name, f"a value {kind}", result == -2, "map it in site.toml or correct it")
         return result
 
-    def _texts(self, name: str, cells: Any, column: Text) -> NDArray[np.object_]:
-        """Each cell as a str; only an empty cell is missing, for "none" and "?" may well be what somebody wrote."""
+    def _texts(self, name: str, cells: Any, longest: int) -> tuple[NDArray[np.object_], NDArray[np.bool_]]:
+        """Each cell as a str, and which are empty; only they are missing: "none" may well be what somebody wrote."""
         array = _host(cells)
         result = np.empty(len(array), dtype=object)
         if array.ndim != 1:
             self.faults.append(Fault(name, f"has rows of shape {array.shape[1:]}, one text is expected"))
-            return result
+            return result, np.zeros(len(array), bool)
         strange = np.zeros(len(array), bool)
         for row, cell in enumerate(array.tolist()):
             if isinstance(cell, bytes):
@@ -403,21 +422,23 @@ class _Reader:
             strange[row] = not (empty or isinstance(cell, str))
             result[row] = "" if empty or strange[row] else cell
         self._fault(name, "a cell that is no text", strange, "a text column holds text; is another column meant?")
-        self._missing(name, np.array([not cell.strip() for cell in result], dtype=bool) & ~strange)
-        long = np.array([len(cell) > column.longest for cell in result], dtype=bool)
+        missing = np.array([not cell.strip() for cell in result], dtype=bool) & ~strange
+        long = np.array([len(cell) > longest for cell in result], dtype=bool)
         if self.schema.out_of_range == "clip":
             self.clipped += int(long.sum())
-            result[long] = [cell[: column.longest] for cell in result[long]]
+            result[long] = [cell[:longest] for cell in result[long]]
         else:
-            self._fault(name, f"a text of more than {column.longest} characters, the most the task allows,", long)
-        return result
+            self._fault(name, f"a text of more than {longest} characters, the most the task allows,", long)
+        return result, missing
 
     def _label(self, cells: Any) -> NDArray[Any]:
         label = self.schema.label
         if isinstance(label, ClassLabel):
             codes = {value: code for code, (_, values) in enumerate(label.classes) for value in values}
-            result = self._codes(label.column, cells, codes, "belongs to none of the task's classes")
+            result: NDArray[Any] = self._codes(label.column, cells, codes, "belongs to none of the task's classes")
             missing = result == -1
+        elif isinstance(label, TextLabel):
+            result, missing = self._texts(label.column, cells, label.longest)
         else:
             values, text = parse_numbers(cells)
             if values.ndim != 1:

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from fusionlearn import arrays, encoder, method, sketch
 from fusionlearn.arrays import Arrays, Data, as_numpy
 from fusionlearn.encoder import Chain, Encoder
-from fusionlearn.errors import DataError, Fault, FileError, SettingsError, UpdateError
+from fusionlearn.errors import DataError, Fault, FileError, MissingExtra, SettingsError, UpdateError
 from fusionlearn.file import digest, num_bytes, verify
 from fusionlearn.fixed import one_blas_thread
 from fusionlearn.keys import fingerprint
 from fusionlearn.method import Method
-from fusionlearn.problem import LABEL, ClassLabel, Column, NumberLabel, Schema, Table
+from fusionlearn.problem import LABEL, Column, Label, NumberLabel, Schema, Table, TextLabel
 from fusionlearn.types import (
     UPDATE_HEADER,
     Member,
@@ -49,7 +49,7 @@ CHUNK_CELLS = 2**23  # encoded numbers held at a time when a table is read in pi
 def new_task(
     name: str,
     columns: Mapping[str, Column],
-    label: ClassLabel | NumberLabel,
+    label: Label,
     *,
     method: Method | str = "ridge",
     encoder: Encoder | str | Iterable[Encoder | str] = "table",
@@ -593,14 +593,18 @@ def predict(model: Model, data: Data, *, place: str = "data", first_row: int = 1
     """Answers for raw columns; the label's column, if there is one, is not looked at.
 
     Returns {"label": (n,) text, "probability": (n, c)} for classes, {"value": (n,)} in the label's unit for
-    regression; rows that the rule "drop" leaves out get "" and NaN.
+    regression, {"text": (n,) text} for texts; rows that the rule "drop" leaves out get "" and NaN.
     Errors: DataError; FileError when the model's arrays do not belong together.
     """
     table, encoded, _ = encode(model, _columns(data), place, with_label=False, first_row=first_row)
     answers = _answers(model, encoded)
     label = model.schema.label
     result: dict[str, NDArray[Any]] = {}
-    if isinstance(label, NumberLabel):
+    if isinstance(label, TextLabel):
+        texts = np.full(len(table.kept), "", dtype=object)
+        texts[table.kept] = _texts(model, answers["piece"])
+        result["text"] = texts
+    elif isinstance(label, NumberLabel):
         result["value"] = _spread(answers["value"] * (label.scale or 1.0) + (label.center or 0.0), table.kept)
     else:
         best = answers["probability"].argmax(axis=1)
@@ -621,12 +625,24 @@ def _answers(model: Model, encoded: Data) -> dict[str, NDArray[Any]]:
         raise FileError(
             f"{name_of(model)}: its arrays do not belong together. Ask the coordinator for it again."
         ) from error
-    name, shape = ("probability", (rows, len(model.schema.labels))) if model.schema.labels else ("value", (rows,))
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {
+        "text": ("piece", (rows, model.problem.num_features)), "regression": ("value", (rows,)),
+    }  # fmt: skip
+    name, shape = shapes.get(model.schema.kind, ("probability", (rows, len(model.schema.labels))))
     if name not in answers or answers[name].shape != shape:
         raise FileError(f"{name_of(model)}: its arrays do not belong together. Ask the coordinator for it again.")
     if not np.isfinite(answers[name]).all():
         raise FileError(f"{name_of(model)}: its answers are not finite. Ask the coordinator for another model.")
     return answers
+
+
+def _texts(model: Model, pieces: NDArray[Any]) -> NDArray[np.object_]:
+    """What the numbers of pieces say, as the encoder that has the pieces reads them."""
+    for part in model.encoder.encoders:
+        if hasattr(part, "texts"):
+            found: NDArray[np.object_] = part.texts(pieces, model.prior)
+            return found
+    raise FileError(f"{name_of(model)}: none of its encoders reads pieces as texts. Ask the coordinator for it again.")
 
 
 def _spread(values: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[Any]:
@@ -642,7 +658,8 @@ def evaluate(model: Model, data: Data | Iterable[Data], *, place: str = "data") 
     """How good a model is on labelled rows; rows that miss a value the task needs are left out and counted.
 
     Returns rows, dropped and, for classes, accuracy, balanced_accuracy (mean recall of the classes present), log_loss,
-    brier and, for two classes, auc; for regression rmse, mae (in the label's unit) and r2.
+    brier and, for two classes, auc; for regression rmse, mae (in the label's unit) and r2; for texts bleu and the share
+    that is the same, both in lower case.
     """
     truths: list[NDArray[Any]] = []
     found: list[NDArray[Any]] = []
@@ -655,16 +672,18 @@ def evaluate(model: Model, data: Data | Iterable[Data], *, place: str = "data") 
         if arrays.num_rows(encoded):
             answers = _answers(model, encoded)
             truths.append(table.data[LABEL])
-            found.append(answers["probability"] if model.schema.labels else answers["value"])
+            found.append(_texts(model, answers["piece"]) if "piece" in answers else next(iter(answers.values())))
     if not truths:
         raise DataError(place, [Fault("", "holds no complete rows to evaluate on")])
     counts = {"rows": rows - dropped, "dropped": dropped}
     return counts | metrics(np.concatenate(truths), np.concatenate(found), model.schema)
 
 
-def metrics(truth: NDArray[Any], found: NDArray[np.float64], schema: Schema) -> dict[str, Any]:
-    """Figures for encoded truth (n,) against probabilities (n, c) or scaled values (n,); see `evaluate`."""
+def metrics(truth: NDArray[Any], found: NDArray[Any], schema: Schema) -> dict[str, Any]:
+    """Figures for encoded truth (n,) against probabilities (n, c), scaled values (n,) or texts (n,); see `evaluate`."""
     label = schema.label
+    if isinstance(label, TextLabel):
+        return _text_metrics([str(text).lower() for text in truth], [str(text).lower() for text in found])
     if isinstance(label, NumberLabel):
         error = (found - truth) * (label.scale or 1.0)
         spread = float(((truth - truth.mean()) ** 2).sum()) * (label.scale or 1.0) ** 2
@@ -683,6 +702,19 @@ def metrics(truth: NDArray[Any], found: NDArray[np.float64], schema: Schema) -> 
     if found.shape[1] == 2:
         result["auc"] = auc(found[truth == 1, 1], found[truth == 0, 1])
     return result
+
+
+def _text_metrics(truth: list[str], found: list[str]) -> dict[str, Any]:
+    """BLEU as sacrebleu counts it, from 0 to 100, and the share of texts that are the same.
+
+    Source  Papineni, Roukos, Ward, Zhu, BLEU, 2002; Post, A Call for Clarity in Reporting BLEU Scores, 2018
+    """
+    try:
+        import sacrebleu
+    except ImportError as error:
+        raise MissingExtra("BLEU", "sacrebleu", "text") from error
+    same = sum(a == b for a, b in zip(truth, found, strict=True)) / len(truth)
+    return {"bleu": float(sacrebleu.corpus_bleu(found, [truth]).score), "same": same}
 
 
 def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float | None:

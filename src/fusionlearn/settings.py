@@ -15,7 +15,19 @@ from fusionlearn import encoder, keys, method, run, toml
 from fusionlearn.encoder import Encoder
 from fusionlearn.errors import PrivacyError, SettingsError
 from fusionlearn.method import Method
-from fusionlearn.problem import Category, ClassLabel, Column, Missing, Number, NumberLabel, OutOfRange, Text, Vector
+from fusionlearn.problem import (
+    Category,
+    ClassLabel,
+    Column,
+    Label,
+    Missing,
+    Number,
+    NumberLabel,
+    OutOfRange,
+    Text,
+    TextLabel,
+    Vector,
+)
 from fusionlearn.toml import Table
 from fusionlearn.types import Mode, Privacy, Task
 
@@ -105,16 +117,21 @@ def _range(table: Table) -> dict[str, Any]:
     }
 
 
-def _label(table: Table) -> ClassLabel | NumberLabel:
+def _label(table: Table) -> Label:
     column = table.take("column", toml.text)
+    if "type" in table:
+        table.take("type", toml.one_of("text"))
+        longest = table.take("longest", toml.whole, TextLabel.longest)
+        table.done()
+        return _made(table, partial(TextLabel, column, longest))
     if "classes" in table:
         groups = table.table("classes")
         classes = tuple((name, groups.take(name, toml.cells)) for name in groups)
         table.done()
         return _made(table, partial(ClassLabel, column, classes))
-    table.known.append("classes")
+    table.known += ["classes", "type"]
     if "low" not in table and "high" not in table:
-        raise table.refuse("needs [label.classes] for classes, or low and high for a number.")
+        raise table.refuse('needs [label.classes] for classes, low and high for a number, or type = "text".')
     limits = _range(table)
     table.done()
     return _made(table, partial(NumberLabel, column, **limits))

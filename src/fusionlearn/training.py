@@ -227,7 +227,7 @@ def _train(
                 )
             if checkpoint and epoch + 1 < settings.epochs:
                 _save(checkpoint, name, module, descent, epoch + 1)
-            _tell(epoch + 1, settings.epochs, mean, started, first)
+            tell(epoch + 1, settings.epochs, mean, started, first)
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     module.to("cpu").eval()
@@ -336,7 +336,8 @@ def rate_at(settings: Training, step: int, steps: int) -> float:
     return settings.rate * 0.5 * (1.0 + math.cos(math.pi * step / max(steps, 1)))
 
 
-def _tell(done: int, of: int, mean: float, started: float, first: int) -> None:
+def tell(done: int, of: int, mean: float, started: float, first: int) -> None:
+    """Tell whoever watches that an epoch is done; `started` by the monotonic clock, after `first` epochs."""
     watcher = _watcher.get()
     if watcher is not None:
         each = (time.monotonic() - started) / (done - first)

@@ -226,6 +226,11 @@ def _declared_bytes(noun: Task | Model) -> int:
     if len(noun.encoder.encoders) > MAX_ENCODERS:
         raise SettingsError(f"a task has {len(noun.encoder.encoders)} encoders; {MAX_ENCODERS} are the most.")
     _check_schema(noun.schema)
+    if (noun.schema.kind == "text") != noun.method.TEXTS:
+        wants = "answers with texts" if noun.method.TEXTS else "answers with classes or numbers"
+        raise SettingsError(
+            f"method '{noun.method.name}' {wants}, and the label is of another kind: 'translate' is for labels of text."
+        )
     try:
         problem = noun.problem
         if problem.num_features > MAX_FEATURES or not problem.max_bound <= WIDEST >= problem.target_bound:

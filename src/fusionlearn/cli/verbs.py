@@ -557,6 +557,10 @@ def _empty() -> Any:
 
 
 def _predicted(answers: dict[str, Any], first: int) -> Iterator[list[Any]]:
+    if "text" in answers:
+        for i, text in enumerate(answers["text"].tolist()):
+            yield [first + i, text]
+        return
     if "value" in answers:
         for i, value in enumerate(answers["value"].tolist()):
             yield [first + i, "" if value != value else repr(value)]

@@ -118,7 +118,8 @@ class Witness:
         if isinstance(schema.label, ClassLabel):
             self._count(schema.label.column, clean[LABEL], len(schema.labels))
         x = as_numpy(encoded[X])
-        self._keep(x, as_numpy(encoded[LABEL]))
+        y = as_numpy(encoded[LABEL])
+        self._keep(x, y if y.ndim == 1 else y[:, 0])  # of a text its first piece: no attack here looks further
         if len(x):
             low, high = x.min(axis=0), x.max(axis=0)
             self.low = np.minimum(self.low, low) if self.records else low

@@ -17,11 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusionlearn.errors import SettingsError
-from fusionlearn.problem import Category, ClassLabel, Number, NumberLabel, Schema, Text, Vector, canonical, is_missing
+from fusionlearn.problem import (
+    Category,
+    ClassLabel,
+    Number,
+    NumberLabel,
+    Schema,
+    Text,
+    TextLabel,
+    Vector,
+    canonical,
+    is_missing,
+)
 from fusionlearn.site.map import DAYS_A_YEAR, ISO_DATE, ColumnMap, SiteMap
 
 Cells: TypeAlias = Sequence[str] | NDArray[Any]
-Declared: TypeAlias = Number | Vector | Category | Text | ClassLabel | NumberLabel
+Declared: TypeAlias = Number | Vector | Category | Text | ClassLabel | NumberLabel | TextLabel
 
 TEXT = "text where a number is expected"
 TEXT_HINT = "correct it, or declare a missing code or the decimal mark in site.toml"
@@ -73,7 +84,7 @@ def _reader(name: str, column: Declared, site_map: SiteMap, names: set[str]) -> 
             raise SettingsError(f"{place} computes a number, but the task says this column holds named values.")
         categories = _Categories(column, how, _Notation.of(how, site_map))
         return Reader(name, (source,), categories.takes_numbers, categories)
-    if isinstance(column, Text):
+    if isinstance(column, Text | TextLabel):
         if how.age_at is not None or how.factor != 1 or how.offset != 0 or how.round is not None or how.values:
             raise SettingsError(f"{place} computes or names a value, but the task says this column holds text.")
         return Reader(name, (source,), False, _as_texts)
