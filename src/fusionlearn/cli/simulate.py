@@ -141,15 +141,20 @@ def _one_seed(question: Any, rows: Any, seed: int, runner: Any, bar: Bar) -> dic
 
 def _simulated_lines(task: Any, seeds: dict[str, Any]) -> Iterator[str]:
     runs = list(seeds.values())
-    yield f"'{task.name}', {task.method.name}: {runs[0]['clients']} clients, {len(runs)} seed{'s' * (len(runs) > 1)}"
+    taking = _span([entry["clients"] for entry in runs])
+    yield f"'{task.name}', {task.method.name}: {taking} clients, {len(runs)} seed{'s' * (len(runs) > 1)}"
     if any(entry["empty"] for entry in runs):
-        yield f"up to {max(entry['empty'] for entry in runs)} clients got no row and took no part"
+        yield f"{_span([entry['empty'] for entry in runs])} clients got no complete row and took no part"
     yield f"each client sends {sized(statistics.fmean(e['upload_bytes'] / e['clients'] for e in runs))} once"
     for name, value in runs[0]["figures"].items():
         if isinstance(value, float):
             values = [entry["figures"][name] for entry in runs if name in entry["figures"]]
             spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
             yield f"  {name.replace('_', ' '):<18} {statistics.fmean(values):.4f}{spread}"
+
+
+def _span(counts: list[int]) -> str:
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 def _draw(question: Any, rows: Any, save: Path | None, picture: Path | None) -> None:

@@ -1,9 +1,10 @@
 """One-shot against traditional federated learning, on one user's data: the same rows, partitions and seeds for all.
 
-For each seed a quarter of the rows is the test half nobody learns from; the others are divided over the clients. One
--shot methods run through `simulate`. Rivals (`rounds`) run on the very features the task's encoder gives, and on a
+For each seed a quarter of the rows is the test half nobody learns from; the others are divided over the clients.
+One-shot methods run through `simulate`. Rivals (`rounds`) run on the very features the task's encoder gives, and on a
 network. Learning rates are chosen on validation rows, a fifth of the training rows of the first seed, each rival with
-the same number of tries of up to 15 rounds; test rows are looked at once a seed. What is reported of a rival is its last round.
+the same number of tries of up to 15 rounds; test rows are looked at once a seed. What is reported of a rival is its
+last round.
 
     isolated    each client's own update fused alone: what it would have without anyone
     pooled      the best of logistic regression, boosted trees and an MLP on all training rows in one place, chosen on

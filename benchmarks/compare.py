@@ -1,0 +1,363 @@
+"""One-shot against FedAvg, FedProx and FedAdam on eight tasks: accuracy, bytes, elapsed time, membership attacks.
+
+    FUSIONLEARN_DATA=… python benchmarks/compare.py NAME... [--workers 1]     runs these tasks of benchmarks/tasks
+    FUSIONLEARN_DATA=… python benchmarks/compare.py                           runs all
+    python benchmarks/compare.py --page                                       writes docs/compare.md from the results
+
+One toml a task; results/compare-NAME.json holds every seed's figures, the partitions' digests and the settings that
+validation rows chose. Two tables that are never mixed: frozen encoders, and from scratch. No task is dropped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fusionlearn as fl
+from fusionlearn import datasets, encoder, partition, plugin
+from fusionlearn.simulate import compare, open_runner, page
+from fusionlearn.types import Task
+
+ROOT = Path(__file__).resolve().parent.parent
+TASKS = ROOT / "benchmarks" / "tasks"
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "compare.md"
+MILLION = 1_000_000  # weights from which on a network must cost us a twentieth
+
+Rows = tuple[dict[str, Any], Any, dict[str, Any]]  # columns, label, rows
+
+
+def _classes(names: list[str]) -> Any:
+    return tuple((name, (name,)) for name in names)
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def digits() -> Rows:
+    """scikit-learn's digits."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    label = fl.ClassLabel("digit", _classes([str(k) for k in range(10)]))
+    return {"pixels": fl.Vector(64, 0, 16)}, label, {"pixels": found.data, "digit": found.target.astype(str)}
+
+
+def heart() -> Rows:
+    """The four hospitals, FLamby's columns, complete rows."""
+    columns = {
+        "age": fl.Number(0, 120, center=54, scale=9), "sex": fl.Category(("0", "1")),
+        "cp": fl.Category(("1", "2", "3", "4")), "trestbps": fl.Number(0, 300, center=132, scale=19),
+        "chol": fl.Number(0, 700, center=200, scale=110), "fbs": fl.Category(("0", "1")),
+        "restecg": fl.Category(("0", "1", "2")), "thalach": fl.Number(0, 250, center=138, scale=26),
+        "exang": fl.Category(("0", "1")), "oldpeak": fl.Number(-10, 10, center=0.9, scale=1.1),
+    }  # fmt: skip
+    parts = {
+        hospital: {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
+        for hospital, halves in datasets.fed_heart_disease().items()
+    }
+    rows = {name: np.concatenate([part[name] for part in parts.values()]) for name in (*columns, "target")}
+    rows["target"] = (rows["target"] > 0).astype(int)
+    rows["source"] = np.concatenate([np.full(len(part["target"]), name) for name, part in parts.items()])
+    return columns, fl.ClassLabel("target", (("healthy", ("0",)), ("ill", ("1",)))), rows
+
+
+def fraud() -> Rows:
+    """Car insurance claims of sixteen claim agents: 6 % are frauds."""
+    import csv
+    import gzip
+
+    folder = datasets.find("vehicle_claim_fraud")
+    path = sorted([*folder.glob("*.csv"), *folder.glob("*.csv.gz")])[0]
+    content = path.read_bytes()
+    text = gzip.decompress(content) if path.suffix == ".gz" else content
+    table = list(csv.DictReader(text.decode("utf-8", "replace").splitlines()))
+    rows = {name: np.array([row[name].strip() for row in table]) for name in table[0]}
+    numbers = {"Age": (0, 120), "Deductible": (0, 1000), "DriverRating": (1, 4), "WeekOfMonth": (1, 5)}
+    columns: dict[str, Any] = {}
+    for name, cells in rows.items():
+        if name in ("PolicyNumber", "FraudFound_P", "RepNumber"):
+            continue
+        if name in numbers:
+            low, high = numbers[name]
+            columns[name] = fl.Number(low, high, center=(low + high) / 2, scale=(high - low) / 4)
+        else:
+            columns[name] = fl.Category(tuple(sorted(set(cells.tolist()))))
+    rows["agent"] = rows["RepNumber"]
+    return columns, fl.ClassLabel("FraudFound_P", (("honest", ("0",)), ("fraud", ("1",)))), rows
+
+
+ACTIVITIES = (
+    ("leave-house", r"leave-house|Going-out"), ("use-toilet", r"use-toilet|Toileting"),
+    ("take-shower", r"take-shower|Bathing"), ("brush-teeth", r"brush-teeth|Grooming"),
+    ("go-to-bed", r"go-to-bed|Sleeping"), ("prep-breakfast", r"prep-breakfast|Preparing-breakfast"),
+    ("prep-dinner", r"prep-dinner|Preparing-dinner"), ("get-drink", r"get-drink|Preparing-a-beverage"),
+)  # fmt: skip
+SENSORS = (
+    ("toilet", r"toilet"), ("shower", r"shower|bath"), ("sink", r"sink|faucet|basin"),
+    ("fridge", r"fridge|refriger|freez"), ("cooking", r"microwave|oven|stove|burner|toaster|kettle|coffee"),
+    ("cupboard", r"cup|cabinet|plates|pans|grocer|drawer"), ("bed", r"bed"), ("door", r"door"), ("washing", r"wash|laundry|dish"), ("light", r"light|lamp"), ("other", r""),
+)  # fmt: skip
+
+
+def _table(path: Path) -> list[list[str]]:
+    lines = path.read_text("utf-8", "replace").splitlines()
+    return [line.strip().split("\t") for line in lines if line.strip()]
+
+
+def homes() -> Rows:
+    """Five homes: each activity by which kinds of sensor fired during it, how long it took and at what hour."""
+    folder = datasets.find("smart_home_adl")
+    lines: list[list[float]] = []
+    labels: list[str] = []
+    houses: list[str] = []
+    for house in "ABCDE":
+        names = dict(row[:2] for row in _table(folder / f"house{house}.activity_names"))
+        kinds = {
+            row[0]: next(place for place, (_, found) in enumerate(SENSORS) if re.search(found, row[1], re.IGNORECASE))
+            for row in _table(folder / f"house{house}.sensor_names")
+        }
+        events = [(int(r[0]), kinds.get(r[2], len(SENSORS) - 1)) for r in _table(folder / f"house{house}.sensors")]
+        for start, length, code, *_ in _table(folder / f"house{house}.activities"):
+            activity = next((name for name, said in ACTIVITIES if re.search(said, names.get(code, ""))), None)
+            if activity is None:
+                continue
+            first, last = int(start), int(start) + int(length)
+            counts = np.zeros(len(SENSORS))
+            for moment, kind in events:
+                if first - 30 <= moment <= last:
+                    counts[kind] += 1
+            hour = first % 86400 / 86400 * 2 * np.pi
+            lines.append([*np.log1p(counts), np.log1p(int(length)), np.sin(hour), np.cos(hour)])
+            labels.append(activity)
+            houses.append(house)
+    names = [*(name for name, _ in SENSORS), "length", "sine", "cosine"]
+    values = np.array(lines)
+    columns: dict[str, Any] = {name: fl.Number(0, 15, center=1, scale=1) for name in names[:-3]}
+    columns |= {"length": fl.Number(0, 15, center=6, scale=2)}
+    columns |= {name: fl.Number(-1, 1, center=0, scale=0.7) for name in names[-2:]}
+    rows: dict[str, Any] = {name: values[:, place] for place, name in enumerate(names)}
+    rows |= {"activity": np.array(labels), "house": np.array(houses)}
+    return columns, fl.ClassLabel("activity", _classes([name for name, _ in ACTIVITIES])), rows
+
+
+def mnist() -> Rows:
+    """All 70,000 images, divided anew by each seed."""
+    parts = datasets.mnist()
+    images = np.concatenate([part["image"].reshape(len(part["image"]), -1) for part in parts.values()])
+    labels = np.concatenate([part["label"] for part in parts.values()])
+    label = fl.ClassLabel("digit", _classes([str(k) for k in range(10)]))
+    columns = {"pixels": fl.Vector(784, 0, 255)}
+    return columns, label, {"pixels": images, "digit": labels.astype(str)}
+
+
+def cifar10() -> Rows:
+    """1,568 learned mixtures of a frozen EfficientNet-Lite0's outputs, all 60,000 images."""
+    import cifar10_features as known
+
+    parts = datasets.cifar10()
+    images = np.concatenate([parts["train"]["image"], parts["test"]["image"]])
+    public = known.encoded("office-crops-wide-160", known.crops(known.PUBLIC))
+    prior = known.directions(public)
+    features = known.projected(known.encoded("cifar10-wide-160", images), prior, 1568)
+    labels = np.concatenate([parts["train"]["label"], parts["test"]["label"]])
+    label = fl.ClassLabel("label", _classes([str(k) for k in range(10)]))
+    return {"features": fl.Vector(1568, -10, 10)}, label, {"features": features, "label": labels.astype(str)}
+
+
+def office() -> Rows:
+    """Four sources of ten things, by a frozen EfficientNet-Lite0's blocks, 512 random mixtures of them."""
+    from fusionlearn.encoders.backbone import Backbone
+
+    images, labels, sources = [], [], []
+    for source, part in datasets.office_caltech10().items():
+        images.append(part["image"])
+        labels.append(part["label"])
+        sources += [source] * len(part["label"])
+    stacked = np.concatenate(images)
+    backbone = Backbone(shape=(160, 160, 3), side=160)
+    schema = fl.Schema({"image": fl.Vector(160 * 160 * 3, 0, 255)}, fl.ClassLabel("y", _classes(["0", "1"])))
+    features = np.concatenate([
+        np.asarray(backbone.encode({"image": stacked[i : i + 64].reshape(-1, 76800)}, schema, {})["x"], np.float32)
+        for i in range(0, len(stacked), 64)
+    ])  # fmt: skip
+    rng = np.random.default_rng(0)
+    mixture = rng.choice([-1.0, 1.0], size=(features.shape[1], 512)) / np.sqrt(features.shape[1])
+    mixed = np.clip(features @ mixture, -20, 20)
+    label = fl.ClassLabel("label", _classes([str(k) for k in range(10)]))
+    rows = {"features": mixed, "label": np.concatenate(labels).astype(str), "source": np.array(sources)}
+    return {"features": fl.Vector(512, -20, 20)}, label, rows
+
+
+def amazon() -> Rows:
+    """8,000 reviews of four departments."""
+    import amazon as known
+
+    texts, labels, domains = known.reviews()
+    rows = {"text": list(texts), "stars": labels.astype(str), "department": np.array(known.DOMAINS)[domains]}
+    return {"text": fl.Text()}, known.LABEL, rows
+
+
+LOADERS: dict[str, Callable[[], Rows]] = {
+    "digits": digits, "heart": heart, "fraud": fraud, "homes": homes, "mnist": mnist, "cifar10": cifar10,
+    "office": office, "amazon": amazon,
+}  # fmt: skip
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+def question(told: dict[str, Any]) -> tuple[compare.Question, dict[str, Any]]:
+    """A task's toml, and its rows."""
+    columns, label, rows = LOADERS[told["rows"]]()
+    parts = [
+        plugin.parse(encoder.Encoder, text.strip(), encoder.ENCODERS, encoder.GROUP)
+        for text in told["encoder"].split(", ")
+    ]
+    task: Task = fl.new_task(
+        told["title"], columns, label, encoder=parts, method=told["method"], privacy="none", max_records=1_000_000,
+        missing="center", out_of_range="clip",
+    )  # fmt: skip
+    asked = compare.Question(
+        task, partition.parse(told["partition"]), told["clients"], told["seeds"], told["rounds"],
+        tuple(told["methods"]), tuple(told["networks"]),
+    )  # fmt: skip
+    return asked, rows
+
+
+def run(name: str, workers: int) -> None:
+    """One task's comparison, kept as JSON; an interrupted one goes on."""
+    told = tomllib.loads((TASKS / f"{name}.toml").read_text())
+    asked, rows = question(told)
+    path = RESULTS / f"compare-{name}.json"
+    known = json.loads(path.read_text()) if path.exists() else None
+    if known is not None and known["settings"] != json.loads(json.dumps(asked.settings())):
+        known = None
+
+    def keep(found: dict[str, Any]) -> None:
+        path.write_text(json.dumps(_short(found), indent=1) + "\n")
+
+    def tell(what: str, share: float) -> None:
+        if what:
+            print(f"{name} {share:4.0%} {what}", file=sys.stderr, flush=True)
+
+    with open_runner("serial" if workers == 1 else "processes", workers) as runner:
+        found = compare.compare(asked, rows, runner, known=known, done=keep, tell=tell)
+    keep({**found, "about": told})
+
+
+def _short(value: Any) -> Any:
+    """Figures to six digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def write_page() -> None:
+    """docs/compare.md: every task's frontier, and on how many none of FedAvg's points is better in both."""
+    found = {
+        path.stem.removeprefix("compare-"): json.loads(path.read_text())
+        for path in sorted(RESULTS.glob("compare-*.json"))
+    }
+    found = {name: result for name, result in found.items() if "table" in result and "about" in result}
+    lines = [
+        "# One contact or many rounds",
+        "",
+        "<!-- written by benchmarks/compare.py --page -->",
+        "",
+        "The same rows, partitions and seeds for all: one-shot methods against FedAvg, FedProx and FedAdam on the same",
+        "features (*same head*) and on a network; the rivals' settings were chosen on validation rows, five tries each.",
+        "*Network*: elapsed over 20 Mbit/s and 50 ms with a tenth of the clients ten times as slow. *Attack*: AUC of",
+        "membership inference against what a server sees, 0.5 is guessing. How it is measured:",
+        "[how-to/compare](how-to/compare.md).",
+        "",
+        *_verdict(found),
+    ]
+    for table in ("frozen encoders", "from scratch"):
+        lines += [f"## {table.capitalize()}", ""]
+        for result in found.values():
+            if result["about"]["table"] == table:
+                lines += _section(result)
+    PAGE.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def _verdict(found: dict[str, Any]) -> list[str]:
+    better = [name for name, result in found.items() if not result["table"]["dominated"]]
+    behind = [name for name in found if name not in better]
+    count = f"On **{len(better)} of {len(found)}** tasks"
+    told = [count + " no point of a rival, after any round, is both more accurate and smaller in bytes than the best",
+            "one-shot row."]  # fmt: skip
+    if behind:
+        told.append(f"It is otherwise on: {', '.join(found[name]['about']['title'] for name in behind)}; see below.")
+    return [*told, ""]
+
+
+def _section(result: dict[str, Any]) -> list[str]:
+    table, about = result["table"], result["about"]
+    sizes = next(iter(result["seeds"].values()))["sizes"]
+    lines = [
+        f"### {about['title']}",
+        "",
+        f"{result['rows']:,} rows, `{about['partition']}`, {len(sizes)} clients, {len(result['seeds'])} seeds; "
+        f"features `{about['encoder']}`; {result['metric']}"
+        + (f" ({result['metric_why']})" if result["metric_why"] else "")
+        + ".",
+        "",
+        f"| {result['metric']} | rounds | value | sent by a client | client time | network | to reach | attack |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in table["rows"]:
+        title = f"**{row['name']}**" if row["kind"] == "one_shot" else row["name"]
+        value, spread = (page.share(result, row[key]) for key in ("value", "spread"))
+        spent, elapsed = (page.seconds(row[key]) for key in ("client_seconds", "elapsed_network"))
+        cells = (title, row["rounds"], f"{value} ± {spread}", page.size(row["up"]), spent, elapsed, row["reached"])
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['privacy']} |")
+    for label, value in (
+        ("mean isolated client", table["isolated"]), ("best isolated client", table["isolated_best"]),
+        (f"{table['own']}, pooled", table["pooled_own"]), (f"pooled: {', '.join(table['pooled_by'])}", table["pooled"]),
+        ("commonest answer", table["majority"]),
+    ):  # fmt: skip
+        lines.append(f"| *{label}* | | {page.share(result, value[0] if value else None)} | | | | | |")
+    lines.append("")
+    for row in table["dominated"]:
+        lines.append(
+            f"One-shot is behind here: {row['name']} has {page.share(result, row['value'])} after {row['round']} "
+            f"rounds and {page.size(row['up'])}."
+        )
+    if table["leakier"]:
+        lines.append(f"{table['best_one_shot']} gives more away than {', '.join(table['leakier'])}.")
+    if max(table["larger_than_data"]):
+        lines.append(f"For {max(table['larger_than_data'])} clients the update is larger than their rows.")
+    if max(table["empty"]):
+        lines.append(f"Up to {max(table['empty'])} clients got no row and took no part.")
+    return [*lines, ""] if lines[-1] else lines
+
+
+def main() -> None:
+    """Run, or write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[[], *sorted(path.stem for path in TASKS.glob("*.toml"))])
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--page", action="store_true")
+    given = parser.parse_args()
+    if not given.page:
+        for name in given.names or sorted(path.stem for path in TASKS.glob("*.toml")):
+            run(name, given.workers)
+    write_page()
+
+
+if __name__ == "__main__":
+    main()
