@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
-NAMES = ("gram", "many", "tables", "start", "hospitals", "digits")
+NAMES = ("gram", "many", "tables", "start", "hospitals", "digits", "simulate_many")
 LIBRARIES = ("fusionlearn", "numpy", "safetensors", "cryptography", "scikit-learn")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 DIGITS = 6  # significant ones that are kept
@@ -113,6 +113,7 @@ def bars(found: Results) -> Iterator[tuple[str, str, str, bool]]:
         f"runs; {_mib(small['peak_bytes'])} resident",
         True,  # else there would be no result
     )
+    yield from _simulated(found["simulate_many"])
     seconds = start["processor_seconds"]["import"]
     yield "`import fusionlearn` beyond `import numpy`", "0.10 s", f"{seconds:.3f} s", seconds <= 0.10
     headline = found["digits"]["headline"]
@@ -129,6 +130,23 @@ def bars(found: Results) -> Iterator[tuple[str, str, str, bool]]:
         "half a point, in the mean",
         f"{100 * difference:+.2f} points",
         difference >= -0.005,
+    )
+
+
+def _simulated(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
+    few, here, workers = found["runs"]
+    for one in (here, workers):
+        yield (
+            f"`fusionlearn simulate`: {one['asked']:,} clients of digits, `--runner {one['runner']}`",
+            "120 s and 1,024 MiB, all processes together",
+            f"{one['seconds']:.0f} s and {_mib(one['peak_bytes'])}",
+            one["seconds"] <= 120 and one["peak_bytes"] <= 1024 * MIB,
+        )
+    yield (
+        f"… its memory, from {few['asked']:,} clients to {here['asked']:,} with the same rows; its models",
+        "does not grow (32 MiB of slack); one digest",
+        f"{_mib(few['peak_bytes'])} to {_mib(here['peak_bytes'])}; {'one' if found['equal'] else 'two'}",
+        found["growth_bytes"] <= 32 * MIB and found["equal"],
     )
 
 
