@@ -104,7 +104,8 @@ ACTIVITIES = (
 SENSORS = (
     ("toilet", r"toilet"), ("shower", r"shower|bath"), ("sink", r"sink|faucet|basin"),
     ("fridge", r"fridge|refriger|freez"), ("cooking", r"microwave|oven|stove|burner|toaster|kettle|coffee"),
-    ("cupboard", r"cup|cabinet|plates|pans|grocer|drawer"), ("bed", r"bed"), ("door", r"door"), ("washing", r"wash|laundry|dish"), ("light", r"light|lamp"), ("other", r""),
+    ("cupboard", r"cup|cabinet|plates|pans|grocer|drawer"), ("bed", r"bed"), ("door", r"door"),
+    ("washing", r"wash|laundry|dish"), ("light", r"light|lamp"), ("other", r""),
 )  # fmt: skip
 
 
@@ -279,7 +280,7 @@ def write_page() -> None:
         "<!-- written by benchmarks/compare.py --page -->",
         "",
         "The same rows, partitions and seeds for all: one-shot methods against FedAvg, FedProx and FedAdam on the same",
-        "features (*same head*) and on a network; the rivals' settings were chosen on validation rows, five tries each.",
+        "features (*same head*) and on a network; rivals' settings were chosen on validation rows, five tries each.",
         "*Network*: elapsed over 20 Mbit/s and 50 ms with a tenth of the clients ten times as slow. *Attack*: AUC of",
         "membership inference against what a server sees, 0.5 is guessing. How it is measured:",
         "[how-to/compare](how-to/compare.md).",
