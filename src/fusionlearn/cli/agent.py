@@ -352,9 +352,9 @@ def _own_project(hub: Hub, wanted: str) -> str:
 
 @main.command()
 @to_hub
-@click.option("--role", type=click.Choice(["client", "reader"]), default="client", show_default=True)
+@click.option("--role", type=click.Choice(["client", "reader"]), default="client", show_default=True, help="Its role.")
 @click.option("--uses", default=1, show_default=True, type=click.IntRange(1), help="How many keys may join with it.")
-@click.option("--hours", default=72.0, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--hours", default=72.0, show_default=True, type=click.FloatRange(0, min_open=True), help="It lasts.")
 @json_option
 def invite(
     url: str, role: str, uses: int, hours: float, key: Path | None, project: str, ca: Path | None, as_json: bool
