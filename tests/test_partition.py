@@ -54,3 +54,24 @@ def test_digest_names_rows_and_owners():
     assert known == partition.digest([np.array([2, 0]), np.array([1])])
     for other in ([np.array([1]), np.array([0, 2])], [np.array([0]), np.array([1, 2])], [np.array([0, 1, 2])]):
         assert partition.digest(other) != known
+
+
+def test_topics_are_found_and_every_text_goes_to_one_client():
+    rng = np.random.default_rng(0)
+    topics = [
+        ["hund", "wiese", "ball", "hat", "bellt", "holt"],
+        ["koch", "küche", "topf", "rührt", "salz", "herd"],
+        ["auto", "straße", "rad", "fährt", "ampel", "hupt"],
+    ]
+    kinds = np.arange(120) % 3
+    texts = [" ".join(rng.choice(topics[kind], 3, replace=False)).upper() + " sieht man hier" for kind in kinds]
+    parts = partition.by_topic(texts, 3, rng=np.random.default_rng(1))
+    assert sorted(np.concatenate(parts).tolist()) == list(range(120))
+    assert all(len(set(kinds[part])) == 1 for part in parts)  # what all texts have tells nothing
+    again = partition.by_topic(texts, 3, rng=np.random.default_rng(1))
+    assert partition.digest(parts) == partition.digest(again)
+
+
+def test_texts_without_a_word_have_a_place():
+    parts = partition.by_topic(["", "", "1 2 3", "!"], 2, rng=np.random.default_rng(0))
+    assert sorted(np.concatenate(parts).tolist()) == [0, 1, 2, 3]

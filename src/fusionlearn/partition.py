@@ -18,6 +18,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +34,7 @@ from fusionlearn.errors import FileError, SettingsError
 Parts = list[NDArray[np.int64]]
 KINDS = ("iid", "dirichlet", "dirichlet-client", "shards", "quantity", "feature", "column", "file")
 FORMAT = "fusionlearn/partition/1"
+TOPIC_WORDS, ITERATIONS = 500, 20  # of `by_topic`
 TRIES = 1000  # partitions drawn before a demand for rows at every client is called unreasonable
 
 
@@ -114,6 +118,45 @@ def shards(labels: NDArray[np.int64], num_clients: int, per_client: int, *, rng:
     pieces = np.array_split(shuffled[np.argsort(labels[shuffled], kind="stable")], num_clients * per_client)
     order = rng.permutation(len(pieces)).reshape(num_clients, per_client)
     return [np.sort(np.concatenate([pieces[piece] for piece in chosen])) for chosen in order]
+
+
+def by_topic(texts: Sequence[str], num_clients: int, *, rng: np.random.Generator) -> Parts:
+    """One client for each topic of the texts: spherical k-means on the words they have.
+
+    The TOPIC_WORDS commonest words of at least three letters that at most a fifth of the texts have, in lower case,
+    are its features; each has the weight log(n / texts that have it), each text length 1. Clients begin as texts drawn
+    as far from each other as their distances make likely (k-means++), and are the mean of their texts for ITERATIONS
+    rounds. A text without any of the words goes to the first client. Same rng, same partition.
+    Source    Dhillon, Modha, Concept Decompositions for Large Sparse Text Data Using Clustering, 2001; k-means++:
+              Arthur, Vassilvitskii, The Advantages of Careful Seeding, 2007
+    """
+    _check_clients(num_clients, len(texts))
+    x = _topic_features(texts)
+    centers = x[[int(rng.integers(len(x)))]]
+    for _ in range(1, num_clients):
+        away = np.maximum(1.0 - (x @ centers.T).max(axis=1), 1e-12).astype(np.float64)
+        centers = np.vstack([centers, x[int(rng.choice(len(x), p=away / away.sum()))]])
+    for _ in range(ITERATIONS):
+        nearest = (x @ centers.T).argmax(axis=1)
+        for k in range(num_clients):
+            mean = x[nearest == k].sum(axis=0)
+            centers[k] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    nearest = (x @ centers.T).argmax(axis=1)
+    return [np.flatnonzero(nearest == k) for k in range(num_clients)]
+
+
+def _topic_features(texts: Sequence[str]) -> NDArray[np.float32]:
+    """(n, words) weights of words, each row of length 1 or 0."""
+    words = [set(re.findall(r"[^\W\d_]{3,}", text.lower())) for text in texts]
+    having = Counter(word for row in words for word in row)
+    ranked = sorted((word for word in having if having[word] <= len(texts) / 5), key=lambda word: (-having[word], word))
+    place = {word: number for number, word in enumerate(ranked[:TOPIC_WORDS])}
+    x = np.zeros((len(texts), max(len(place), 1)), np.float32)
+    for row, found in zip(x, words, strict=True):
+        for word in found & place.keys():
+            row[place[word]] = math.log(len(texts) / having[word])
+    norm = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.maximum(norm, 1e-12, dtype=np.float32)
 
 
 def quantity(num_rows: int, num_clients: int, alpha: float, *, rng: np.random.Generator) -> Parts:
