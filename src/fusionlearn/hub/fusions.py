@@ -178,7 +178,9 @@ def claim(hub: Hub, worker: str) -> Job | None:
     """The oldest version that nobody makes, if there is one; it is this worker's until the lease ends."""
     table = tables.version
     now = hub.now()
-    free = sa.and_(table.c.state == "wanted", sa.or_(table.c.lease.is_(None), table.c.lease < now))
+    # A lease that ends later than any could was written by a clock that has been set back since.
+    over = sa.or_(table.c.lease.is_(None), table.c.lease < now, table.c.lease > now + 2 * LEASE)
+    free = sa.and_(table.c.state == "wanted", over)
     with hub.reading() as connection:
         row = connection.execute(sa.select(table).where(free).order_by(table.c.asked).limit(1)).one_or_none()
     if row is None:

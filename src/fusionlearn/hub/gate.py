@@ -15,6 +15,8 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
+from starlette.requests import ClientDisconnect
+
 from fusionlearn import http_signature
 from fusionlearn.errors import SignatureError
 from fusionlearn.hub.hub import Hub
@@ -57,6 +59,8 @@ class Gate:
         try:
             body = self._admitted(scope)
             await self.app(scope, body.wrap(receive) if body else receive, watched)
+        except ClientDisconnect:
+            return  # nobody is there to be told, and nothing was taken
         except Refusal as refusal:
             if started:  # too late for a sentence: the connection is cut
                 raise

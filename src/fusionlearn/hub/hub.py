@@ -47,11 +47,13 @@ class Hub:
         self.public = keys.public_hex(key)
         self.name = name or "fusionlearn hub"
         self.now = now or (lambda: datetime.datetime.now(datetime.UTC))
-        self.store = Store(store)
         self.engine = tables.engine(database)
         self._writing = tables.writing(self.engine)
         with refusing():
             tables.migrate(self.engine)
+        with self.reading() as connection:  # files that rows name cannot be in a folder made just now
+            begun = connection.execute(sa.select(tables.task.c.digest).limit(1)).first() is not None
+        self.store = Store(store, make=not begun)
         self.lock = threading.Lock()
         self.parsed = functools.lru_cache(KNOWN_TASKS)(self._parsed)
 

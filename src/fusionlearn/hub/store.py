@@ -27,11 +27,12 @@ ORPHAN_AGE = 24 * 3600.0  # seconds after which bytes that no row names are swep
 class Store:
     """Objects by name; names are made of digests only, never of what a client calls something."""
 
-    def __init__(self, url: str) -> None:
-        """Open the store, making the folder where it is one.
+    def __init__(self, url: str, *, make: bool = True) -> None:
+        """Open the store.
 
         url     file:///folder, s3://bucket/prefix, gs://…, az://…; credentials from the environment
-        Errors  SettingsError for a URL of no store we know
+        make    whether a folder that is not there may be made: not where a database names files in it
+        Errors  SettingsError for a URL of no store we know, or a folder that is gone
         """
         import obstore.store
 
@@ -41,10 +42,15 @@ class Store:
         try:
             if url.startswith("file://"):
                 self.folder = Path(url.removeprefix("file://"))
-                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if make:
+                    self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                elif not self.folder.is_dir():
+                    raise SettingsError(f"the store {self.folder} is gone: mount it, or restore it from a backup.")
                 self._store: Any = obstore.store.LocalStore(self.folder)
             else:
                 self._store = obstore.store.from_url(url, **_options(url))
+        except SettingsError:
+            raise
         except OSError as error:
             raise SettingsError(f"the store {url} cannot be made: {error.strerror}.") from error
         except Exception as error:
