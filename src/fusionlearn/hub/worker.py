@@ -9,7 +9,7 @@ from fusionlearn.hub import fusions
 from fusionlearn.hub.hub import Hub
 from fusionlearn.hub.refusal import Refusal
 
-IDLE = 0.25  # seconds between looks
+IDLE = 0.1  # seconds between looks
 TROUBLE = 2.0  # … after database or store did not answer
 LOG = logging.getLogger("fusionlearn.hub")
 
