@@ -234,6 +234,16 @@ def test_only_so_many_items_are_taken_as_are_worked_on():
         assert list(results) == list(range(1, 40))
 
 
+def test_after_an_error_workers_end_whatever_they_are_at():
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError), Processes(2) as pool:  # noqa: PT012 - the error is the block's own
+        results = pool(time.sleep, [0, 60, 60])
+        next(results)
+        workers = pool._context.started
+        1 / 0  # noqa: B018
+    assert workers and not any(process.is_alive() for process in workers) and time.monotonic() - began < 30
+
+
 def test_an_unknown_runner_is_one_sentence():
     for name in ("threads", "serial:3", ""):
         with pytest.raises(SettingsError, match="no runner is called"), open_runner(name):

@@ -226,12 +226,12 @@ class Processes:
         pool, self._pool = self._pool, None
         if pool is None:
             return
+        pool.shutdown(wait=not at_once, cancel_futures=True)
         if at_once:
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in self._context.started:
-                if process.is_alive():
-                    process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
+                process.terminate()
+            for process in self._context.started:
+                process.join()
 
 
 # --- Dask -----------------------------------------------------------------------------------------------------------
