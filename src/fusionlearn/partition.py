@@ -155,8 +155,8 @@ def _topic_features(texts: Sequence[str]) -> NDArray[np.float32]:
     for row, found in zip(x, words, strict=True):
         for word in found & place.keys():
             row[place[word]] = math.log(len(texts) / having[word])
-    norm = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.maximum(norm, 1e-12, dtype=np.float32)
+    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return x
 
 
 def quantity(num_rows: int, num_clients: int, alpha: float, *, rng: np.random.Generator) -> Parts:

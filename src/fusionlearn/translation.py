@@ -188,34 +188,45 @@ def write(
 def _beams(modules: Sequence[Module], read: Any, longest: int, beam: int, reward: float) -> NDArray[np.int64]:
     """(n, t) → (n, at most longest) pieces, END and NOTHING after the end."""
     torch = torch_for("predicting")
-    rows = len(read)
     memories = [tuple(part.repeat_interleave(beam, dim=0) for part in module.encode(read)) for module in modules]
-    written = torch.full((rows * beam, 1), BEGIN, dtype=torch.int64)
-    score = torch.full((rows, beam), -math.inf)
+    left = torch.arange(len(read))  # texts whose answers are still written
+    found = np.full((len(read), longest), NOTHING, np.int64)
+    written = torch.full((len(read), beam, 1), BEGIN, dtype=torch.int64)
+    score = torch.full((len(read), beam), -math.inf)
     score[:, 0] = 0.0  # at first all beginnings are one
-    length = torch.ones(rows, beam)
-    ended = torch.zeros(rows, beam, dtype=torch.bool)
+    length, ended = torch.zeros(len(read), beam), torch.zeros(len(read), beam, dtype=torch.bool)
     for _ in range(longest):
-        following = _following(modules, written, memories)
-        following[:, [NOTHING, BEGIN]] = -math.inf
-        over = ended.reshape(-1)
-        following[over] = -math.inf
-        following[over, NOTHING] = 0.0
-        size = following.shape[1]
-        sums = (score.reshape(-1, 1) + following).reshape(rows, beam * size)
-        ahead = (length + ~ended).repeat_interleave(size, dim=1) ** reward if beam > 1 else 1.0
+        following = _following(modules, written.flatten(0, 1), memories).unflatten(0, (len(left), beam))
+        following[:, :, [NOTHING, BEGIN]] = -math.inf
+        following[ended] = -math.inf
+        following[:, :, NOTHING].masked_fill_(ended, 0.0)
+        size = following.shape[2]
+        sums = (score[:, :, None] + following).flatten(1)
+        ahead = ((length + ~ended) ** reward).repeat_interleave(size, dim=1)
         chosen = (sums / ahead).topk(beam, dim=1).indices
-        score = sums.gather(1, chosen)
         origin, piece = chosen // size, chosen % size
-        places = (origin + torch.arange(rows)[:, None] * beam).reshape(-1)
-        length = length.gather(1, origin) + ~ended.gather(1, origin)
+        score = sums.gather(1, chosen)
+        length = (length + ~ended).gather(1, origin)
         ended = ended.gather(1, origin) | (piece == END)
-        written = torch.cat([written[places], piece.reshape(-1, 1)], dim=1)
-        if bool(ended.all()):
-            break
-    best = (score / length**reward).argmax(dim=1) if beam > 1 else torch.zeros(rows, dtype=torch.int64)
-    found: NDArray[np.int64] = written.reshape(rows, beam, -1)[torch.arange(rows), best, 1:].numpy()
+        written = torch.cat([written[torch.arange(len(left))[:, None], origin], piece[:, :, None]], dim=2)
+        over = ended.all(dim=1)
+        if bool(over.any()):
+            _keep(found, left, written, score / length**reward, over)
+            stay = ~over
+            left, written, score, length, ended = (part[stay] for part in (left, written, score, length, ended))
+            each = stay.repeat_interleave(beam)
+            memories = [tuple(part[each] for part in memory) for memory in memories]
+        if not len(left):
+            return found
+    _keep(found, left, written, score / length**reward, torch.ones(len(left), dtype=torch.bool))
     return found
+
+
+def _keep(found: NDArray[np.int64], left: Any, written: Any, judged: Any, over: Any) -> None:
+    """Put the best of each finished text's answers in its place."""
+    best = judged[over].argmax(dim=1)
+    answers = written[over][range(len(best)), best, 1:].numpy()
+    found[left[over].numpy(), : answers.shape[1]] = answers
 
 
 def _following(modules: Sequence[Module], written: Any, memories: Sequence[Any]) -> Any:
