@@ -160,6 +160,7 @@ def test_uploads_that_are_cut_anywhere_leave_nothing_behind(served: Served, net:
     for _ in range(10):  # the answer is lost, again and again
         with socket.create_connection((there.hostname, there.port), timeout=10) as connection:
             connection.sendall(whole)
+            time.sleep(0.1)
     until = time.monotonic() + 10
     while net("GET", f"{BASE}/status", world.key(1)).json()["updates"] != before + 1:
         assert time.monotonic() < until
