@@ -22,12 +22,17 @@ POINTS = int(os.environ.get("FUSIONLEARN_KILLS", "320"))
 SERVERS = int(os.environ.get("FUSIONLEARN_SERVER_KILLS", "6"))
 
 
+def patience() -> float:
+    """Seconds until a hub has to be ready: as much longer as others use the machine."""
+    return hub_kills.READY * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 @pytest.mark.parametrize("part", range(2))
 def test_a_hub_that_is_killed_at_any_call_goes_on_as_if_nothing_had_been(part: int) -> None:
     told = hub_kills.run(POINTS // 2, first=part / POINTS)
     assert told["points"] >= 0.95 * (POINTS // 2)
     assert told["faults"] == []
-    assert told["slowest"] <= hub_kills.READY
+    assert told["slowest"] <= patience()
     assert min(told["calls"].values()) > 10 and sum(told["calls"].values()) > 500
 
 
@@ -120,5 +125,6 @@ def test_hubs_and_workers_that_are_killed_as_processes(tmp_path: Path) -> None:
             calls = control.seen
         served.stop()
         assert "Traceback" not in served.log.read_text()
-    assert calls > 200 and killed >= SERVERS // 2  # some points kill the worker, which its hub follows with another
-    assert slowest <= hub_kills.READY
+    assert calls > 200
+    assert killed >= SERVERS // 2  # some points kill the worker, which its hub follows with another
+    assert slowest <= patience()
