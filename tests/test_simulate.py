@@ -461,6 +461,12 @@ def test_a_picture_of_any_labels_and_no_other_file(tmp_path: Path):
             picture.draw(tmp_path / name, labels, parts, ["a", "b", "c"])
 
 
+def test_a_cluster_starts_beside_another():
+    pytest.importorskip("distributed", reason="the runner 'dask' needs the extra 'dask'")
+    with open_runner("dask", 1) as first, open_runner("dask", 1) as second:
+        assert list(first(abs, [-1, -2])) == list(second(abs, [1, 2])) == [1, 2]
+
+
 # --- a cluster of one's own -----------------------------------------------------------------------------------------
 
 
@@ -469,14 +475,25 @@ def test_workers_of_a_scheduler_that_runs(tmp_path: Path):
     dask = Path(sys.executable).with_name("dask")
     found = tmp_path / "scheduler.json"
     quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    scheduler = [dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", found]
+    scheduler = [
+        dask,
+        "scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--dashboard-address",
+        "127.0.0.1:0",
+        "--scheduler-file",
+        found,
+    ]
     started = [subprocess.Popen([*map(str, scheduler)], **quiet)]
     try:
         deadline = time.monotonic() + 60
         while not found.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         address = json.loads(found.read_text())["address"]
-        worker = [dask, "worker", address, "--nworkers", "2", "--nthreads", "1", "--no-dashboard"]
+        worker = [dask, "worker", address, "--nworkers", "2", "--nthreads", "1", "--dashboard-address", "127.0.0.1:0"]
         started.append(subprocess.Popen([*map(str, worker)], **quiet))
         task, data = rounds.task("forest"), table()
         parts = split(data)

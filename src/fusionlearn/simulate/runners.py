@@ -261,7 +261,7 @@ def dask(workers: int, address: str = "") -> Iterator[Runner]:
         else:
             with _without_ctrl_c():
                 made = LocalCluster(
-                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None,
+                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
                 )  # fmt: skip
             cluster = stack.enter_context(made)
