@@ -25,6 +25,7 @@ from fusionlearn.problem import Problem
 
 METHODS: Mapping[str, str] = {
     "distill": "fusionlearn.methods.distill:Distill",
+    "auto": "fusionlearn.methods.auto:Auto",
     "average": "fusionlearn.methods.average:Average",
     "distill_head": "fusionlearn.methods.distill_head:DistillHead",
     "ensemble": "fusionlearn.methods.ensemble:Ensemble",

@@ -182,7 +182,9 @@ def _about_shares(task: Task, rows: list[dict[str, Any]]) -> list[str]:
 def general_notices(findings: Mapping[str, Any]) -> list[str]:
     """Sentences about the clients together that fusing alone can tell."""
     absent, constant = findings.get("absent_classes", []), findings.get("constant_columns", [])
+    reason = findings.get("reason")  # of `auto`
     return [
+        *([str(reason)] if reason else []),
         *(f"no client holds class '{label}': the model will never predict it." for label in absent),
         *(f"column '{name}' is constant over all clients: it has no say." for name in constant),
     ]
