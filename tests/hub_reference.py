@@ -166,6 +166,10 @@ class Reference:
         if sent.state == "replaced":
             return CONFLICT
         sent.state = "withdrawn"
+        for version in found.versions:  # one that is not made yet is made without it
+            if not version.made:
+                version.members -= {digest}
+                version.made = not version.members
         return 204
 
     def accept(self, project: str, key: str, task: str, digest: str) -> int:
@@ -199,9 +203,10 @@ class Reference:
         found = self.find(project, key, task, "owner")
         if isinstance(found, int):
             return found
-        made = [version for version in found.versions if version.made]
+        made = [version for version in found.versions if version.made and version.members]
+        wanted = [version for version in found.versions if not version.made]
         rest = found.counted() - without
-        if len(made) < len(found.versions) or (made and not confirm):
+        if wanted or (made and not confirm):
             return CONFLICT
         if not without <= found.counted():
             return UNKNOWN

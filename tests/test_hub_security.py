@@ -686,3 +686,21 @@ def test_a_key_may_ask_so_often(tmp_path: Path) -> None:
     assert made.client("GET", f"/v1/projects/{OWN}/tasks", world.key(2)).status == 200  # its own bucket
     assert re.search(r"wait", made.client("GET", f"/v1/projects/{OWN}/tasks", world.key(1)).json()["error"])
     made.close()
+
+
+def test_what_is_withdrawn_is_in_no_later_model_even_one_under_way(hub: Hub) -> None:
+    """A worker has begun; the client withdraws; what it makes is not published, the next attempt is without it."""
+    base = f"/v1/projects/{OWN}/tasks/{hub.digest}"
+    assert hub.client("POST", f"{base}/close", world.key(world.OWNER)).status == 202
+    job = fusions.claim(hub.hub, "a worker")
+    assert job is not None and len(job.members) == 2
+    gone = file.digest(hub.updates[2])
+    assert hub.client("DELETE", f"{base}/updates/{gone}", world.key(2)).status == 204
+    fusions.make(hub.hub, job)
+    assert fusions.models(hub.hub, OWN, hub.digest) == []
+    again = fusions.claim(hub.hub, "another worker")
+    assert again is not None and gone not in again.members
+    assert hub.client("DELETE", f"{base}/updates/{file.digest(hub.updates[1])}", world.key(1)).status == 204
+    assert fusions.claim(hub.hub, "a third worker") is None  # nothing is left to be made
+    status = hub.client("GET", f"{base}/status", world.key(world.OWNER)).json()
+    assert status["state"] == "failed" and "withdrawn" in status["sentence"] and status["model"] is None

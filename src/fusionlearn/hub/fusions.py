@@ -139,6 +139,20 @@ def _ask(hub: Hub, connection: sa.Connection, project: str, task: str, digests: 
     return number
 
 
+def leave(hub: Hub, connection: sa.Connection, project: str, task: str, digest: str, who: str) -> None:
+    """Take a withdrawn update out of a model that is wanted and not published; whoever is making it begins anew."""
+    table = tables.version
+    for version in versions_of(connection, project, task):
+        if version.state == "wanted" and digest in version.members:
+            rest = [member for member in version.members if member != digest]
+            values: dict[str, Any] = {"members": rest, "lease": None, "worker": None}
+            if not rest:
+                values |= {"state": "failed", "sentence": "every update in it was withdrawn before it was made."}
+            this = sa.and_(table.c.project == project, table.c.task == task, table.c.number == version.number)
+            connection.execute(sa.update(table).where(this).values(**values))
+            hub.log(connection, project, "fuse", who, task=task, version=version.number, members=rest)
+
+
 def _counted(connection: sa.Connection, project: str, task: str) -> list[str]:
     table = tables.update
     chosen = sa.select(table.c.digest).where(
@@ -190,7 +204,8 @@ def claim(hub: Hub, worker: str) -> Job | None:
         taken = connection.execute(sa.update(table).where(this, free).values(lease=now + LEASE, worker=worker))
         if taken.rowcount != 1:
             return None  # another worker was quicker
-    return Job(row.project, row.task, row.number, tuple(row.members), row.asked_by, worker)
+        members = connection.execute(sa.select(table.c.members).where(this)).scalar_one()  # one may have left just now
+    return Job(row.project, row.task, row.number, tuple(members), row.asked_by, worker)
 
 
 def make(hub: Hub, job: Job) -> bool:

@@ -553,6 +553,8 @@ def listed(hub: Hub, member: Member, task: str) -> list[dict[str, Any]]:
 
 def withdraw(hub: Hub, member: Member, task: str, digest: str) -> None:
     """A client takes its update back: it is in no later model. A model that holds it needs the owner to make anew."""
+    from fusionlearn.hub import fusions
+
     with hub.writing() as connection:
         audit.lock(connection, member.project)
         rows = _among(connection, member.project, task, "digest", [digest])
@@ -562,6 +564,7 @@ def withdraw(hub: Hub, member: Member, task: str, digest: str) -> None:
             raise Refusal(409, "this update was replaced already: withdraw the one that took its place.")
         if rows[0].state != "withdrawn":
             set_state(connection, member.project, task, [digest], "withdrawn")
+            fusions.leave(hub, connection, member.project, task, digest, member.key)
             changed(connection, member.project, task)
             hub.log(connection, member.project, "withdraw", member.key, task=task, update=digest)
 
