@@ -240,12 +240,13 @@ class Members:
         self.hub = hub
         table = tables.update
         with hub.reading() as connection:
-            chosen = sa.select(table.c.digest, table.c.sha256, table.c.person).where(
+            chosen = sa.select(table.c.digest, table.c.sha256, table.c.person, table.c.replaces).where(
                 table.c.project == job.project, table.c.task == job.task
             )
             known = {row.digest: row for row in connection.execute(chosen)}
             called = names(connection, job.project)
         self.objects = [(digest, known[digest].sha256) for digest in job.members]
+        self.corrections = any(known[digest].replaces for digest in job.members)
         self.names = {digest: called.get(known[digest].person) or digest[:12] for digest in job.members}
 
     def __iter__(self) -> Iterator[Update]:
@@ -257,7 +258,8 @@ class Members:
 
 def _fused(hub: Hub, job: Job, task: Task) -> tuple[Model, Report]:
     members = Members(hub, job)
-    model, report = run.fuse(task, members, accept_replacements=True, allow_unsigned=False)
+    # Each update is read twice, to fuse and to report; once more where some are corrections, which the owner let in.
+    model, report = run.fuse(task, members, accept_replacements=members.corrections, allow_unsigned=False)
     model = file.sign(model, hub.key)
     report = dataclasses.replace(report, model=file.digest(model))
     report = diagnose(task, model, report, members, members.names)
