@@ -200,6 +200,7 @@ def office() -> Rows:
 
 def amazon() -> Rows:
     """8,000 reviews of four departments."""
+    sys.path.insert(0, str(ROOT))
     import amazon as known
 
     texts, labels, domains = known.reviews()
