@@ -195,8 +195,7 @@ class Auto(Method):
             told |= {travels: specs[name] for name, travels in names.items()}
         if not self._from_sums:
             most, count = problem.max_records, len(self.candidates)
-            worst = float(max(1.0, (2 * problem.target_bound) ** 2) * most)
-            told["own.wrong"] = ArraySpec("float64", (count,), 0.0, worst)
+            told["own.wrong"] = ArraySpec("float64", (count,), 0.0, _worst(problem) * most)
             told["own.disorder"] = ArraySpec("float64", (count,), 0.0, float(most))
             told["own.rows"] = ArraySpec("int64", (), 0, most)
         return told
@@ -291,8 +290,8 @@ class Auto(Method):
                 self._made[number].check(self._view(number, summary, taken, problem), problem, prior, place)
         if self._from_sums:
             return
-        rows, worst = float(summary["own.rows"]), max(1.0, (2 * problem.target_bound) ** 2)
-        limits = {"own.wrong": worst * rows, "own.disorder": rows}
+        rows = float(summary["own.rows"])
+        limits = {"own.wrong": _worst(problem) * rows, "own.disorder": rows}
         if any((summary[name] > limit * (1 + 1e-9)).any() for name, limit in limits.items()):
             raise UpdateError(f"{place}: more answers are wrong than rows were tried; ask the client to redo it.")
 
@@ -378,6 +377,11 @@ def _kind(made: Method) -> str:
     return made.name if plain.get(made.name, False) else ""
 
 
+def _worst(problem: Problem) -> float:
+    """The most that one row adds to what is wrong."""
+    return 1.0 if problem.labels else (2 * problem.target_bound) ** 2
+
+
 def _derived(made: Any, before: Sequence[Any], problem: Problem) -> bool:
     """Whether all that a candidate needs can be read off an earlier one's sums."""
     return (
@@ -438,23 +442,24 @@ class _Bench:
     def _shift(self) -> float | None:
         """How far the same class lies apart at different clients: root mean square, in its standard deviations.
 
-        What chance explains, one over the rows, is taken off.
+        What chance explains is taken off.
         """
         if self.auto.additive or self.source is None or not self.problem.labels or len(self.summaries) < 2:
             return None
         whole = self._classes(self.summaries)
-        variance = np.diag(whole.within)
-        used = variance > sums.CONSTANT * np.maximum(np.diag(whole.gram), 1e-300) / max(whole.count.sum(), 1.0)
-        if not used.any():
-            return None
-        apart = weight = 0.0
+        apart, within = np.zeros(self.problem.num_features), np.zeros(self.problem.num_features)
         for summary in self.summaries:
             own = self._classes([summary])
-            far = ((own.mean - whole.mean)[:, used] ** 2 / variance[used]).mean(axis=1)
-            chance = 1.0 / np.maximum(own.count, 1.0) - 1.0 / np.maximum(whole.count, 1.0)
-            apart += float((own.count * (far - chance)).sum())
-            weight += float(own.count.sum())
-        return float(np.sqrt(max(apart / max(weight, 1.0), 0.0)))
+            spread = np.diag(own.within) * own.count.sum()
+            # A client's rows lie about its own class means: with each of them a degree of freedom is gone.
+            spare = max(float(own.count.sum() - (own.count > 0).sum()), 1.0)
+            chance = (own.count > 0).sum() - (own.count / np.maximum(whole.count, 1.0)).sum()
+            apart += (own.count[:, None] * (own.mean - whole.mean) ** 2).sum(axis=0) - chance * spread / spare
+            within += spread
+        used = within > sums.CONSTANT * np.diag(whole.gram)
+        if not used.any():
+            return None
+        return float(np.sqrt(max(float((apart[used] / within[used]).mean()), 0.0)))
 
     def _classes(self, summaries: Sequence[Arrays]) -> Class:
         """Sums by class, from the candidate that tells them."""
