@@ -362,7 +362,40 @@ def test_an_ensemble_keeps_every_network(task):
     )
 
 
-@pytest.mark.parametrize("fusing", ["mean", "pieces", "ensemble"])
+def test_experts_are_heard_where_their_words_are(task):
+    task = _with(task, fusing="experts", sharpness=1.0)
+    encoded, parts = summaries(task)
+    counts = np.zeros((2, 64), np.int64)
+    pieces = encoded[0]["x"].astype(int)[0]
+    counts[0, pieces], counts[1, 40] = 50, 50
+    parts = [{**part, "piece_count": count} for part, count in zip(parts, counts, strict=True)]
+    model = fused(task, parts)
+    assert model["piece_count"].shape == (2, 64) and model["count"].tolist() == [30, 30]
+    asked = {"x": encoded[0]["x"][:1]}
+    found = task.method.predict(model, asked, task.problem, task.prior)["piece"]
+    trust = task.method._trust(model, pieces[None], task.problem)
+    own = [piece for piece in pieces.tolist() if piece > END]
+    chances = [np.sum(np.log((counts[k, own] + 1) / (counts[k].sum() + 64))) for k in range(2)]
+    assert trust[0, 0] == pytest.approx(1 / (1 + np.exp(chances[1] - chances[0])))
+    assert trust[0, 0] > 0.99
+    first = task.method.predict(fused(task, parts[:1]), asked, task.problem, task.prior)["piece"]
+    assert np.array_equal(found, first)
+    alike = _with(task, sharpness=0.0)
+    assert np.allclose(alike.method._trust(model, pieces[None], task.problem), 0.5)
+
+
+def test_weights_of_networks_count_in_what_is_written():
+    modules = [module(seed) for seed in (3, 4)]
+    rows = np.array([[4, 5, 6, END, 0, 0], [9, 8, 7, 6, END, 0], [7, 8, END, 0, 0, 0]])
+    alone = [translation.write([one], rows, 5) for one in modules]
+    assert not np.array_equal(*alone)
+    trust = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    mixed = translation.write(modules, rows, 5, trust=trust, beam=3, reward=0.0)
+    beams = [translation.write([one], rows, 5, beam=3, reward=0.0) for one in modules]
+    assert np.array_equal(mixed, np.stack([beams[0][0], beams[1][1], beams[0][2]]))
+
+
+@pytest.mark.parametrize("fusing", ["mean", "pieces", "ensemble", "experts"])
 def test_doing_it_again_gives_the_same_and_the_order_of_arrival_does_not_matter(task, fusing):
     task = _with(task, fusing=fusing)
     _, parts = summaries(task)

@@ -163,10 +163,17 @@ def rate_at(settings: Schedule, step: int, steps: int) -> float:
 
 
 def write(
-    modules: Sequence[Module], source: NDArray[np.int64], longest: int, *, beam: int = 1, reward: float = 0.6
+    modules: Sequence[Module],
+    source: NDArray[np.int64],
+    longest: int,
+    *,
+    beam: int = 1,
+    reward: float = 0.6,
+    trust: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int64]:
     """What the networks, whose probabilities are averaged, answer to texts (n, length): (n, longest) pieces.
 
+    trust   (n, networks) the weight of each network for each text, rows that sum to 1; None: all the same
     beam    beginnings kept side by side; 1: the best piece each time
     reward  the power of its length that a text's log-probability is divided by, lest short ones always win
     Texts of like lengths are answered together; what is answered does not depend on the order of rows.
@@ -175,20 +182,26 @@ def write(
     torch = torch_for("predicting")
     answers = np.full((len(source), longest), NOTHING, np.int64)
     order = np.argsort((source != NOTHING).sum(axis=1), kind="stable")
+    alike = np.full((len(source), len(modules)), 1.0 / len(modules))
+    logs = np.log(np.maximum(alike if trust is None else trust, 1e-30))
     for module in modules:
         module.eval()
     with torch.inference_mode(), one_thread():
         for start in range(0, len(order), ROWS):
             rows = order[start : start + ROWS]
-            found = _beams(modules, torch.from_numpy(trimmed(source[rows])), longest, beam, reward)
+            heard = torch.from_numpy(logs[rows].astype(np.float32))
+            found = _beams(modules, torch.from_numpy(trimmed(source[rows])), heard, longest, beam, reward)
             answers[rows, : found.shape[1]] = found
     return answers
 
 
-def _beams(modules: Sequence[Module], read: Any, longest: int, beam: int, reward: float) -> NDArray[np.int64]:
-    """(n, t) → (n, at most longest) pieces, END and NOTHING after the end."""
+def _beams(
+    modules: Sequence[Module], read: Any, heard: Any, longest: int, beam: int, reward: float
+) -> NDArray[np.int64]:
+    """(n, t) and logs of weights (n, networks) → (n, longest) pieces, END and NOTHING after the end."""
     torch = torch_for("predicting")
     memories = [tuple(part.repeat_interleave(beam, dim=0) for part in module.encode(read)) for module in modules]
+    heard = heard.repeat_interleave(beam, dim=0)
     left = torch.arange(len(read))  # texts whose answers are still written
     found = np.full((len(read), longest), NOTHING, np.int64)
     written = torch.full((len(read), beam, 1), BEGIN, dtype=torch.int64)
@@ -196,7 +209,7 @@ def _beams(modules: Sequence[Module], read: Any, longest: int, beam: int, reward
     score[:, 0] = 0.0  # at first all beginnings are one
     length, ended = torch.zeros(len(read), beam), torch.zeros(len(read), beam, dtype=torch.bool)
     for _ in range(longest):
-        following = _following(modules, written.flatten(0, 1), memories).unflatten(0, (len(left), beam))
+        following = _following(modules, written.flatten(0, 1), memories, heard).unflatten(0, (len(left), beam))
         following[:, :, [NOTHING, BEGIN]] = -math.inf
         following[ended] = -math.inf
         following[:, :, NOTHING].masked_fill_(ended, 0.0)
@@ -215,7 +228,7 @@ def _beams(modules: Sequence[Module], read: Any, longest: int, beam: int, reward
             stay = ~over
             left, written, score, length, ended = (part[stay] for part in (left, written, score, length, ended))
             each = stay.repeat_interleave(beam)
-            memories = [tuple(part[each] for part in memory) for memory in memories]
+            memories, heard = [tuple(part[each] for part in memory) for memory in memories], heard[each]
         if not len(left):
             return found
     _keep(found, left, written, score / length**reward, torch.ones(len(left), dtype=torch.bool))
@@ -229,14 +242,14 @@ def _keep(found: NDArray[np.int64], left: Any, written: Any, judged: Any, over: 
     found[left[over].numpy(), : answers.shape[1]] = answers
 
 
-def _following(modules: Sequence[Module], written: Any, memories: Sequence[Any]) -> Any:
-    """(n, size) log of the mean probability of each piece that may follow."""
+def _following(modules: Sequence[Module], written: Any, memories: Sequence[Any], heard: Any) -> Any:
+    """(n, size) log of the weighted mean probability of each piece that may follow."""
     torch = torch_for("predicting")
     logs = [
         module.head(module.decode(written, *memory)[:, -1]).log_softmax(dim=1)
         for module, memory in zip(modules, memories, strict=True)
     ]
-    return torch.logsumexp(torch.stack(logs), dim=0) - math.log(len(logs))
+    return torch.logsumexp(torch.stack(logs) + heard.T[:, :, None], dim=0)
 
 
 # --- interrupted and resumed ----------------------------------------------------------------------------------------
