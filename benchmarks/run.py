@@ -170,6 +170,7 @@ def page(found: Results) -> str:
         *_speed(found),
         *_hospitals(found["hospitals"]),
         *_digits(found["digits"]),
+        *_translation(),
         *_machines(found),
     ]
     return "\n".join(parts)
@@ -272,6 +273,48 @@ def _digits(found: Mapping[str, Any]) -> Iterator[str]:
         f"{100 * headline['mean_difference']:+.2f} points in the mean, {100 * headline['worst_difference']:+.2f} at "
         f"worst; {below} of {len(found['seeds'])} seeds lie more than {100 * headline['loss']:g} point below. The best "
         f"of three is picked on the test rows themselves, which favours the pooled models.\n"
+    )
+
+
+def _translation() -> Iterator[str]:
+    """German captions into English; hours on one core, so it runs by itself (`benchmarks/translation.py`)."""
+    kept = RESULTS / "translation.json"
+    if not kept.exists():
+        return
+    found = json.loads(kept.read_text(encoding="utf-8"))
+    runs = found["runs"]
+    yield "## Translation, one upload each\n"
+    yield (
+        f"German captions (multi30k) into English: {sum(runs[0]['rows']):,} over "
+        f"{found['clients']} clients by topic; a small transformer whose prior learned from everyday sentences "
+        f"(tatoeba) and knows no captions. BLEU in lower case on 1,000 test captions, each seed and the mean; "
+        f"{found['how']}\n"
+    )
+    names = {
+        "fused": "**fused**",
+        "mean of weights": "mean of the weights",
+        "pooled": "pooled",
+    }
+    lines = {shown: [run[name] for run in runs] for name, shown in names.items()}
+    lines |= {
+        "best isolated client": [max(run["isolated"]) for run in runs],
+        "mean isolated client": [sum(run["isolated"]) / len(run["isolated"]) for run in runs],
+        "the prior alone": [found["prior"]] * len(runs),
+    }
+    yield _table(
+        ("model", "mean", *(f"seed {seed}" for seed in found["seeds"])),
+        [
+            (name, f"{sum(values) / len(values):.1f}", *(f"{value:.1f}" for value in values))
+            for name, values in sorted(lines.items(), key=lambda line: -sum(line[1]))
+        ],
+    )
+    shares, upload = found["share of pooled"], max(run["upload bytes"] for run in runs)
+    yield (
+        f"Fused is {100 * min(shares):.0f} to {100 * max(shares):.0f} % of pooled and "
+        f"{min(found['beyond the best isolated']):+.1f} to {max(found['beyond the best isolated']):+.1f} points from "
+        f"the best isolated client. An update is {upload / 1e6:.1f} MB; a client takes "
+        f"up to {max(run['client seconds'] for run in runs):.0f} s of processor time and "
+        f"{_mib(max(run['client peak bytes'] for run in runs))}.\n"
     )
 
 
