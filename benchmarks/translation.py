@@ -4,8 +4,9 @@ Public: `tatoeba_en_de`, everyday sentences of four words, and the same sentence
 network has seen long texts. The task's prior (subwords and a transformer of 1.3 million weights) is learned from them.
 Private: `multi30k`, all 29,000 captions, for each seed over the clients by topic of the German text
 (`partition.by_topic`). Every client starts from the prior and sends one update; the pooled model is the same training
-on all the rows; an isolated one is a client's own. How to fuse was chosen on the first HELD validation captions, with 8,000 rows over four clients and
-seed 0 (TRIED: what was found); the test captions (test_2016_flickr) were translated once.
+on all the rows; an isolated one is a client's own. How to fuse was chosen on the first HELD validation captions, in
+another setting: 8,000 rows over four clients (TRIED: what was found). The test captions (test_2016_flickr) were
+translated once.
 
     python -m benchmarks.translation prior FOLDER          learns the prior, once: FOLDER/prior.task
     python -m benchmarks.translation validate FOLDER       how to fuse: BLEU on validation captions, seed 0
