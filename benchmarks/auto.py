@@ -48,16 +48,21 @@ class Slice:
 
 FULL = ("ridge", "gaussian", "ensemble", "forest")
 SLICES = {
-    "digits": Slice("digits", "table, random_features:num_features=512", "dirichlet:0.1", 10, 1797, FULL),
+    "digits": Slice("digits", "table, random_features:num_features=512,bandwidth=4.0", "dirichlet:0.1", 10, 1797, FULL),
     "heart": Slice("heart", "table", "column:source", 4, 740, (*FULL, "distill_head")),
-    "homes": Slice("homes", "table, random_features:num_features=256", "column:house", 5, 875, FULL),
+    "homes": Slice("homes", "table, random_features:num_features=256,bandwidth=4.0", "column:house", 5, 875, FULL),
     "fraud": Slice("fraud", "table", "column:agent", 16, 8000, ("ridge", "gaussian", "ensemble")),
     "credit": Slice("credit", "table", "iid", 8, 12000, ("ridge", "gaussian", "forest")),
     "credit, skewed": Slice("credit", "table", "dirichlet:0.1", 8, 12000, ("ridge", "gaussian", "forest")),
     "amazon": Slice("amazon", "ngrams:num_features=1024", "column:department", 4, 8000, ("ridge", "naive_bayes")),
     "office": Slice("office", "table", "column:source", 4, 2533, ("ridge", "gaussian", "ensemble")),
     "mnist": Slice(
-        "mnist", "table, random_features:num_features=512", "dirichlet:0.1", 10, 6000, ("ridge", "gaussian")
+        "mnist",
+        "table, random_features:num_features=512,bandwidth=9.0",
+        "dirichlet:0.1",
+        10,
+        6000,
+        ("ridge", "gaussian"),
     ),
     "cifar10": Slice("cifar10", "table", "dirichlet:0.1", 10, 8000, ("ridge", "gaussian")),
 }

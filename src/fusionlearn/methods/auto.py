@@ -14,9 +14,9 @@ second contact and no test data. What is judged how:
         high, and it is their order that counts.
     all others: by the client's own rows. It learns each candidate from two thirds of them and tries it on the rest,
         and sends how many answers were wrong. This says nothing of what fusing adds, so such a candidate is
-        preferred to one judged from sums only if it is better than that on the clients' own rows, beyond chance and
-        by a point at least, if clients hold the same classes, and if their class means agree: a part of a forest or
-        an ensemble knows nothing of classes and regions that its client has not seen.
+        preferred to those judged from sums only if it is better than all of them on the clients' own rows, beyond
+        chance and by a point at least, if clients hold the same classes, and if their class means agree: a part of a
+        forest or an ensemble knows nothing of classes and regions that its client has not seen.
     Where one class has more than 0.8 of the rows, ranking (AUC) is judged in the place of right answers; for numbers
         squared error is, from sums by generalised cross-validation.
 
@@ -569,10 +569,13 @@ class _Bench:
         best = next(one for one in judged if one.good is not None and one.good >= top - equal)
         rival = max(others, key=lambda one: -1e300 if one.own is None else one.own, default=None)
         refused = ""
-        if rival is not None and rival.own is not None and best.own is not None and rival.own > best.own:
-            refused = self._refused(rival, best)
+        # On own rows, too few for all their features, one linear candidate may do much worse than another that fusing
+        # makes its equal: the rival is held against the better of them there.
+        ruler = max(judged, key=lambda one: -1e300 if one.own is None else one.own)
+        if rival is not None and rival.own is not None and ruler.own is not None and rival.own > ruler.own:
+            refused = self._refused(rival, ruler)
             if not refused:
-                told = _compared(rival, [(rival, rival.own), (best, best.own)], self.problem)
+                told = _compared(rival, [(rival, rival.own), (ruler, ruler.own)], self.problem)
                 return rival.place, (
                     f"{rival.name} was chosen: on rows that clients kept out themselves it has the best {figure}"
                     f"{told}, and the clients hold the same classes."
@@ -587,17 +590,17 @@ class _Bench:
         )
         return best.place, why + (f"; {refused}." if refused else ".")
 
-    def _refused(self, rival: Standing, best: Standing) -> str:
+    def _refused(self, rival: Standing, ruler: Standing) -> str:
         """Why a candidate that does better on clients' own rows is not taken all the same; "" if nothing speaks."""
-        assert rival.own is not None and best.own is not None
+        assert rival.own is not None and ruler.own is not None
         rows = sum(int(summary["own.rows"]) for summary in self.summaries)
         ahead = f"{rival.name} does better on clients' own rows"
         if self.problem.labels:
             chance = 2.0 * float(np.sqrt(2 * max(rival.own * (1 - rival.own), 1e-4) / max(rows, 1)))
             margin = max(MARGIN, chance)
         else:
-            margin = 4 * MARGIN * abs(best.own)
-        if rival.own - best.own <= margin:
+            margin = 4 * MARGIN * abs(ruler.own)
+        if rival.own - ruler.own <= margin:
             return f"{ahead}, but by less than fusing may add"
         if self.overlap is not None and self.overlap < OVERLAP:
             return f"{ahead}, but clients share few classes (overlap {self.overlap:.2f} of 1)"
