@@ -277,7 +277,7 @@ def _digits(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _translation() -> Iterator[str]:
-    """German captions into English; its prior takes a quarter of an hour, so it runs by itself (`benchmarks/translation.py`)."""
+    """German captions into English; it takes long, so it runs by itself (`benchmarks/translation.py`)."""
     kept = RESULTS / "translation.json"
     if not kept.exists():
         return
@@ -310,7 +310,7 @@ def _translation() -> Iterator[str]:
     )
     shares, upload = found["share of pooled"], max(run["upload bytes"] for run in runs)
     yield (
-        f"{len(runs)} of 3 seeds. At the least, fused is {100 * min(shares):.0f} % of pooled, where 90 % is the aim, and "
+        f"{len(runs)} of 3 seeds. At the least, fused is {100 * min(shares):.0f} % of pooled (90 is the aim), and "
         f"{min(found['beyond the best isolated']):+.1f} points from the best isolated client. An update is "
         f"{upload / 1e6:.1f} MB; a client takes up to {max(run['client seconds'] for run in runs):.0f} s of processor "
         f"time and {_mib(max(run['client peak bytes'] for run in runs))}.\n"
