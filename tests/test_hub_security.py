@@ -704,3 +704,36 @@ def test_what_is_withdrawn_is_in_no_later_model_even_one_under_way(hub: Hub) -> 
     assert fusions.claim(hub.hub, "a third worker") is None  # nothing is left to be made
     status = hub.client("GET", f"{base}/status", world.key(world.OWNER)).json()
     assert status["state"] == "failed" and "withdrawn" in status["sentence"] and status["model"] is None
+
+
+# --- names, pieces, repetition --------------------------------------------------------------------------------------
+
+
+def test_a_hub_that_knows_its_names_answers_to_no_other(hub: Hub) -> None:
+    path = f"/v1/projects/{OWN}/tasks"
+    hub.hub.hosts = frozenset({"hub.example"})
+    refused = hub.client("GET", path, world.key(world.READER))
+    assert refused.status == 421 and refused.json()["kind"] == "Misdirected"
+    hub.hub.hosts = frozenset({HOST, "hub.example"})
+    assert hub.client("GET", path, world.key(world.READER)).status == 200
+
+
+def test_a_key_begins_only_so_many_uploads(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "CHUNK_LEAST", 1)
+    path = f"/v1/projects/{OWN}/tasks/{hub.digest}/updates"
+    headers = {"upload-offset": "0", "upload-length": "100"}
+    statuses = [
+        hub.client("PATCH", f"{path}/{number:064x}", world.key(1), b"piece", headers=headers).status
+        for number in range(uploads.MOST_UNFINISHED + 1)
+    ]
+    assert statuses == [204] * uploads.MOST_UNFINISHED + [429]
+
+
+def test_a_task_published_again_after_its_deadline_is_the_same_task(hub: Hub) -> None:
+    boss = hub.member(OWN, world.OWNER)
+    task = world.task(columns=3)
+    deadline = hub.clock() + datetime.timedelta(hours=1)
+    content, digest = world.content(task), file.digest(task)
+    assert publishing.publish(hub.hub, boss, digest, content, deadline=deadline)
+    hub.clock.ahead += 7200
+    assert not publishing.publish(hub.hub, boss, digest, content, deadline=deadline)

@@ -60,10 +60,13 @@ def open_hub(data: Path | None, database: str | None, store: str | None, key: Pa
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(0, 64), help="Processes that fuse.")
 @click.option("--tls-cert", type=path_type(), help="Certificate (PEM), with its chain.")
 @click.option("--tls-key", type=path_type(), help="The certificate's private key (PEM).")
+@click.option(
+    "--called", multiple=True, metavar="HOST[:PORT]", help="What clients call this hub; other names are refused."
+)
 @click.option("--behind-proxy", is_flag=True, help="Believe X-Forwarded-* of a proxy on this machine.")
 def serve(
     data: Path | None, database: str | None, store: str | None, key: Path | None, host: str, port: int, workers: int,
-    tls_cert: Path | None, tls_key: Path | None, behind_proxy: bool,
+    tls_cert: Path | None, tls_key: Path | None, called: tuple[str, ...], behind_proxy: bool,
 ) -> None:  # fmt: skip
     """Run a hub: publish tasks, take each client's update once, fuse, hand out the model."""
     if (tls_cert is None) != (tls_key is None):
@@ -72,6 +75,7 @@ def serve(
         if path is not None and not path.is_file():
             raise FileError(f"there is no file {path}.")
     hub = open_hub(data, database, store, key)
+    hub.hosts = frozenset(name.lower() for name in called)
     from fusionlearn.hub import members
     from fusionlearn.hub.app import create_app
     from fusionlearn.hub.server import run

@@ -322,7 +322,7 @@ Anyone = Annotated[Member, one_of(*ROLES)]
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The refusals a route may give, for OpenAPI."""
-    every = {400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 503, *statuses}
+    every = {400, 401, 403, 404, 405, 408, 409, 413, 421, 422, 429, 503, *statuses}
     return {status: {"model": Problem, "description": KINDS.get(status, "Refused")} for status in sorted(every)}
 
 

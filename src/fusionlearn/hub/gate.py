@@ -82,6 +82,8 @@ class Gate:
 
     def _signed(self, scope: Scope, headers: dict[str, str]) -> http_signature.Signed:
         raw = scope.get("raw_path") or scope["path"].encode()
+        if self.hub.hosts and headers.get("host", "").lower() not in self.hub.hosts:
+            raise Refusal(421, "this hub is not called so: use the address its operator gave you.", "Misdirected")
         try:
             return http_signature.verify(
                 scope["method"],

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -30,6 +30,8 @@ class Hub:
     database  its URL, see `tables.engine`; migrated when the hub is made
     store     its URL, see `store.Store`
     key       signs models, reports and receipts
+    hosts     what it is called in requests' Host; others are refused, so that no other hub can repeat to this one a
+              request that was signed for it. None: any, for tests and one's own machine
     now       the clock, in UTC; tests move it
     Errors    SettingsError for URLs that cannot work; Refusal 503 when the database does not answer
     """
@@ -41,11 +43,13 @@ class Hub:
         store: str,
         key: Ed25519PrivateKey,
         name: str = "",
+        hosts: Iterable[str] = (),
         now: Callable[[], datetime.datetime] | None = None,
     ) -> None:
         self.key = key
         self.public = keys.public_hex(key)
         self.name = name or "fusionlearn hub"
+        self.hosts = frozenset(host.lower() for host in hosts)
         self.now = now or (lambda: datetime.datetime.now(datetime.UTC))
         self.engine = tables.engine(database)
         self._writing = tables.writing(self.engine)

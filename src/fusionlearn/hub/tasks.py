@@ -38,8 +38,6 @@ def publish(
                   with other terms
     """
     task = _valid(content, digest)
-    if deadline is not None and deadline <= hub.now():
-        raise Refusal(422, "the deadline has passed already: give a later one.")
     if quorum is not None and not 1 <= quorum <= MOST_QUORUM:
         raise Refusal(422, f"a quorum is 1 to {MOST_QUORUM} updates.")
     terms = {"quorum": quorum, "deadline": deadline, "public_model": public_model}
@@ -57,6 +55,8 @@ def publish(
             if any(getattr(row, name) != value for name, value in terms.items()):
                 raise Refusal(409, "this task is published already, with another quorum, deadline or reach.")
             return False
+        if deadline is not None and deadline <= hub.now():
+            raise Refusal(422, "the deadline has passed already: give a later one.")
         made = {
             "project": owner.project, "digest": digest, "name": task.name, "method": task.method.name,
             "bytes": len(content), "sha256": sha256, "max_bytes": task.max_bytes, "state": "open", **terms,

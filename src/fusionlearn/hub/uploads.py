@@ -39,6 +39,7 @@ TOGETHER = 256  # uploads that share a transaction at most
 CHECKERS = 4  # threads that check and store uploads
 GATHER = 0.02  # seconds a transaction waits for uploads that are being checked
 PATIENCE = 30.0  # seconds an upload waits for its transaction
+MOST_UNFINISHED = 8  # uploads in pieces that one key may have begun
 CHUNK_LEAST, CHUNK_MOST = 64 * 1024, 16 * 2**20  # bytes of one piece of an upload; the last may be smaller
 ANSWERED = {"counted": 201, "waiting": 202, "late": 202}
 
@@ -277,9 +278,17 @@ class Uploads:
             "project": member.project, "task": task, "digest": digest, "key": member.key, "start": start,
             "bytes": len(content), "length": length, "object": name, "received": self.hub.now(),
         }  # fmt: skip
+        table = tables.chunk
+        mine = sa.select(sa.func.count(sa.distinct(table.c.digest))).where(
+            table.c.project == member.project, table.c.key == member.key, table.c.digest != digest
+        )
         try:
             with self.hub.writing() as connection:
-                connection.execute(sa.insert(tables.chunk), [row])
+                if connection.execute(mine).scalar_one() >= MOST_UNFINISHED:
+                    raise Refusal(
+                        429, f"{MOST_UNFINISHED} uploads of this key are unfinished: finish one first.", "TooMany"
+                    )
+                connection.execute(sa.insert(table), [row])
         except sa.exc.IntegrityError as error:
             raise Refusal(409, "another piece for this place came first.", "Offset") from error
 
