@@ -52,6 +52,9 @@ TRIED = {  # BLEU, the best piece each time, on HELD validation captions, seed 0
     "pooled": 22.66, "isolated": [11.68, 14.85, 14.72, 10.54],
     "mean": {"1.0": 15.55, "1.5": 12.60, "2.0": 6.34}, "pieces": {"1.0": 15.31, "1.5": 13.43, "2.0": 6.87},
     "weighted by Gram matrices": 15.38, "ensemble": 16.46, "experts": {"0.1": 17.03, "0.3": 17.57, "100": 16.86},
+    "29,000 rows, 3 epochs, 3 clients of 17,541, 3,475 and 7,984": {
+        "isolated": [25.33, 16.21, 19.91], "mean": 23.06, "experts": 23.83,
+    },
 }  # fmt: skip
 # (epochs, highest rate, warmup, of joined sentences) of the prior's two trainings
 LESSONS = ((8, 2e-3, 400, False), (1, 1e-3, 100, True))
