@@ -149,7 +149,7 @@ MISTAKES = {
     ),
     "label without classes or range": (
         SMALL.replace('[label.classes]\nno = ["0"]\nyes = ["1", "2"]\n', ""),
-        "[label] needs [label.classes] for classes, low and high for a number, or type = \"text\".",
+        '[label] needs [label.classes] for classes, low and high for a number, or type = "text".',
     ),
     "classes and range": (SMALL.replace('"target"', '"target"\nlow = 0'), "'label.low' is not a key"),
     "value of two classes": (SMALL.replace('["0"]', '["0", "1"]'), "[label] label 'target' needs at least two classes"),
