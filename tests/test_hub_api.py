@@ -23,7 +23,7 @@ from tests.test_hub_security import ALL, MAY, OTHER, OWN, Hub, _unlimited  # noq
 from fusionlearn import file  # noqa: E402
 from fusionlearn.hub.gate import Rates  # noqa: E402
 
-EXAMPLES = int(os.environ.get("FUSIONLEARN_API_EXAMPLES", "40"))  # for each operation, right and wrong
+EXAMPLES = int(os.environ.get("FUSIONLEARN_API_EXAMPLES", "12"))  # for each operation, right and wrong
 SIMPLE = ("/v1/health", "/v1/hub", "/v1/ready")  # nothing about these requests can be wrong
 OPERATIONS = sorted(key for key in MAY if key[1].startswith("/v1") and key[1] != "/v1/openapi.json")
 

@@ -20,7 +20,7 @@ from fusionlearn import file, keys
 
 pytest.importorskip("fastapi", reason='a hub is needed: pip install "fusionlearn[hub]"')
 shimmed = pytest.mark.skipif(faults.library() is None, reason="needs Linux and a C compiler: faults by count")
-POINTS = int(os.environ.get("FUSIONLEARN_FAULTS", "120"))
+POINTS = int(os.environ.get("FUSIONLEARN_FAULTS", "30"))
 BASE = f"/v1/projects/default/tasks/{file.digest(world.task())}"
 
 

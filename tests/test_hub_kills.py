@@ -18,8 +18,8 @@ from fusionlearn.types import Report
 
 pytest.importorskip("fastapi", reason='a hub is needed: pip install "fusionlearn[hub]"')
 pytestmark = pytest.mark.skipif(faults.library() is None, reason="needs Linux and a C compiler: faults by count")
-POINTS = int(os.environ.get("FUSIONLEARN_KILLS", "320"))
-SERVERS = int(os.environ.get("FUSIONLEARN_SERVER_KILLS", "6"))
+POINTS = int(os.environ.get("FUSIONLEARN_KILLS", "40"))
+SERVERS = int(os.environ.get("FUSIONLEARN_SERVER_KILLS", "1"))
 
 
 def patience() -> float:

@@ -36,7 +36,7 @@ from fusionlearn.problem import ClassLabel, Vector
 from fusionlearn.types import Privacy, Update
 
 pytest.importorskip("fastapi", reason='a hub is needed: pip install "fusionlearn[hub]"')
-SEQUENCES = int(os.environ.get("FUSIONLEARN_SEQUENCES", "2000"))
+SEQUENCES = int(os.environ.get("FUSIONLEARN_SEQUENCES", "400"))
 PARTS = 8  # for as many processes
 STEPS = 14
 CLIENTS = (1, 2, 3)

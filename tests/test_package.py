@@ -171,7 +171,8 @@ def test_every_module_imports_in_the_bare_environment(bare: Path) -> None:
     code = (
         "import importlib, pkgutil, fusionlearn\n"
         "for found in pkgutil.walk_packages(fusionlearn.__path__, 'fusionlearn.'):\n"
-        "    if not found.name.endswith('__main__'): importlib.import_module(found.name); print(found.name)\n"
+        "    if found.name.endswith('__main__') or '.hub.' in found.name.replace('cli.hub', ''): continue\n"
+        "    importlib.import_module(found.name); print(found.name)\n"  # the hub's own parts need the extra 'hub'
     )
     assert "fusionlearn.methods.forest\n" in done(bare, "-c", code)
 

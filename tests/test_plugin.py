@@ -87,7 +87,7 @@ def test_an_entry_point_that_is_no_method_is_refused(monkeypatch):
     [
         ("ridge", "name, revision and settings"),
         ({}, "name, revision and settings"),
-        ({"name": "nowhere"}, "no method is called 'nowhere'; there are average, distill"),
+        ({"name": "nowhere"}, "no method is called 'nowhere'; there are auto, average"),
         ({"name": "ridge", "revision": 99}, "revision 99 in the file, 1 here"),
         ({"name": "ridge", "settings": []}, "table of names and values"),
         ({"name": "ridge", "settings": {"nope": 1}}, "no setting 'nope'"),

@@ -63,10 +63,11 @@ def open_hub(data: Path | None, database: str | None, store: str | None, key: Pa
 @click.option(
     "--called", multiple=True, metavar="HOST[:PORT]", help="What clients call this hub; other names are refused."
 )
+@json_option
 @click.option("--behind-proxy", is_flag=True, help="Believe X-Forwarded-* of a proxy on this machine.")
 def serve(
     data: Path | None, database: str | None, store: str | None, key: Path | None, host: str, port: int, workers: int,
-    tls_cert: Path | None, tls_key: Path | None, called: tuple[str, ...], behind_proxy: bool,
+    tls_cert: Path | None, tls_key: Path | None, called: tuple[str, ...], behind_proxy: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run a hub: publish tasks, take each client's update once, fuse, hand out the model."""
     if (tls_cert is None) != (tls_key is None):
@@ -91,6 +92,8 @@ def serve(
 
     def ready(bound: int) -> None:
         say(f"Hub {keys.fingerprint(hub.public)}. Listening on {scheme}://{host}:{bound}")
+        if as_json:
+            show_result(True, {"hub": hub.public, "url": f"{scheme}://{host}:{bound}"}, [])
 
     try:
         run(app, host=host, port=port, cert=tls_cert, key=tls_key, behind_proxy=behind_proxy, ready=ready)

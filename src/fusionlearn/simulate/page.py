@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from fusionlearn import __version__
@@ -23,6 +22,10 @@ def html(result: Mapping[str, Any]) -> str:
 
     Errors: MissingExtra without matplotlib
     """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingExtra("the page", "jinja2", "compare") from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
