@@ -15,7 +15,7 @@ from typing import Any
 from fusionlearn import file, keys
 from fusionlearn.agent import site
 from fusionlearn.agent.site import Contact
-from fusionlearn.agent.wire import Hub
+from fusionlearn.agent.wire import AGAIN, Hub
 from fusionlearn.errors import HubError, SettingsError, SignatureError
 from fusionlearn.types import Model, Task
 
@@ -32,7 +32,8 @@ def meet(hub: Hub) -> dict[str, Any]:
     signer = str(answer.get("hub", ""))
     if not keys.is_signer(signer):
         raise HubError(f"{hub.url} does not answer like a hub: check the address.")
-    keys.trust(f"hub {hub.url}", signer)
+    if keys.trust(f"hub {hub.url}", signer):
+        hub.told(f"First contact with {hub.url}: key {keys.fingerprint(signer)}. Compare the digits by telephone.")
     known = site.enrolment(hub.url, own) or {"url": hub.url, "hub": signer, "projects": {}}
     if known["hub"] != signer:
         known = {**known, "hub": signer}
@@ -154,7 +155,12 @@ def wait(hub: Hub, contact: Contact, seconds: float, seen: Callable[[dict[str, A
     """Look until there is a model; its status, or None when the time is up. Cheap: an unchanged status has no body."""
     started, pause, tag = time.monotonic(), FIRST_POLL, ""
     while True:
-        told, fresh = hub.poll(f"{_path(contact)}/status", tag)
+        try:
+            told, fresh = hub.poll(f"{_path(contact)}/status", tag)
+        except HubError as error:  # a hub that is away is waited for as long as its model
+            if (error.status and error.status not in AGAIN) or time.monotonic() - started + pause > seconds:
+                raise
+            told, fresh = None, tag
         if told is not None:
             tag = fresh
             seen(told)

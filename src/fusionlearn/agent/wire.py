@@ -26,7 +26,6 @@ PATIENCE = 120.0  # seconds of trouble before giving up
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds between tries
 TIMEOUT = 60.0  # seconds for one answer
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-MOST_ANSWER = 2**34  # bytes
 
 
 class Hub:
@@ -54,9 +53,15 @@ class Hub:
             import httpx
         except ImportError as error:
             raise MissingExtra("an agent", "httpx", "agent") from error
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise SettingsError(f"'{url[:200]}' is not a hub's address: write it like https://hub.example.")
+        try:
+            parts = urlsplit(url)
+            named = parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError:  # half an address in brackets, a port that is none
+            named = False
+        if not named or parts.scheme not in ("http", "https") or parts.query or parts.fragment or parts.username:
+            raise SettingsError(
+                f"'{url.rpartition('@')[2][:200]}' is not a hub's address: write it like https://hub.example."
+            )
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self.key, self.patience = key, patience
         self.told = told or (lambda _text: None)

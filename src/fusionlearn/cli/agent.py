@@ -221,8 +221,11 @@ def send(
                 f"another update was sent for this task ({file.digest(kept)[:12]}…): a client answers once. To correct "
                 f"it, make the new one with --replaces {file.digest(kept)}."
             )
-        contact.keep_settings(hold_out=0.0)
-        contact.keep("update", update_path.read_bytes())
+        if update.signer != keys.public_hex(hub.key):  # before it is kept: it would stand in the right one's way
+            raise SettingsError(f"{update_path} was signed with another key, or with none: pass that one with --key.")
+        if kept is None or file.digest(kept) != file.digest(update):
+            contact.keep_settings(hold_out=0.0)
+            contact.keep("update", update_path.read_bytes())
         receipt = _send(hub, contact)
     show_result(as_json, {"receipt": receipt["receipt"], "waits": receipt["waits"]}, [_received(receipt)])
 
