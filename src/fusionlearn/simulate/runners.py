@@ -23,6 +23,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -34,6 +35,7 @@ from fusionlearn.errors import FusionlearnError, MissingExtra, SettingsError
 
 RUNNERS = ("serial", "processes", "dask")
 AHEAD = 2  # results waited for, for each worker
+PATIENCE = 5.0  # seconds a worker may take to end
 TRIES = 3  # times a client's work is given to a worker before it is called deadly
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LARGE = 2**20  # bytes from which what every client's work shares goes to a Dask cluster once, not with each client
@@ -231,7 +233,21 @@ class Processes:
             for process in self._context.started:
                 process.terminate()
             for process in self._context.started:
-                process.join()
+                _ended(process)
+
+
+def _ended(process: Any) -> None:
+    """Wait until a process that was told to end has ended; one that does not listen is killed.
+
+    The pool's own thread waits for it too, and whoever comes second is told of the end a moment later: `join` alone
+    may return before `is_alive` knows.
+    """
+    killed = time.monotonic() + PATIENCE
+    while process.is_alive():
+        process.join(0.02)
+        time.sleep(0.005)
+        if time.monotonic() > killed:
+            process.kill()
 
 
 # --- Dask -----------------------------------------------------------------------------------------------------------
