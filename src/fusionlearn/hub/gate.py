@@ -170,12 +170,14 @@ class Body:
 class Rates:
     """A bucket of requests for each key, in this process."""
 
+    clock = staticmethod(time.monotonic)
+
     def __init__(self) -> None:
         self.left: dict[str, tuple[float, float]] = {}  # key -> (requests left, when that was)
 
     def take(self, key: str) -> None:
         """One request by this key; 429 when it makes too many."""
-        now = time.monotonic()
+        now = self.clock()
         left, then = self.left.pop(key, (BURST, now))
         left = min(BURST, left + (now - then) * RATE) - 1
         self.left[key] = (max(left, 0.0), now)
