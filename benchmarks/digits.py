@@ -8,11 +8,12 @@ the rivals: nobody could have known beforehand which it would be.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from benchmarks import sections
 from fusionlearn import demo
 
 SEEDS = tuple(range(5000, 5020))
@@ -48,6 +49,34 @@ def measure(seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
             "loss": LOSS,
         },
     }
+
+
+def section() -> Iterator[str]:
+    """Of docs/benchmarks.md."""
+    found = sections.result_of("digits")
+    if found is None:
+        return
+    headline = found["headline"]
+    yield "## The demo over fresh seeds\n"
+    yield (
+        f"scikit-learn's digits over {found['clients']} clients at Dirichlet {found['alpha']}; "
+        f"{len(found['seeds'])} seeds nobody looked at before.\n"
+    )
+    yield sections.table(
+        ("model", "mean accuracy"),
+        [
+            (f"{prefix} {name}", f"{mean:.4f}")
+            for prefix, which in (("fused", "fused"), ("pooled", "pooled"))
+            for name, mean in found["means"][which].items()
+        ],
+    )
+    below = headline["seeds_below"]
+    yield (
+        f"Fused {headline['name']} less the best pooled model of each seed: "
+        f"{100 * headline['mean_difference']:+.2f} points in the mean, {100 * headline['worst_difference']:+.2f} at "
+        f"worst; {below} of {len(found['seeds'])} seeds lie more than {100 * headline['loss']:g} point below. The best "
+        f"of three is picked on the test rows themselves, which favours the pooled models.\n"
+    )
 
 
 if __name__ == "__main__":

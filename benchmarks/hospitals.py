@@ -7,13 +7,13 @@ Accuracy is of the 254 patients kept back, all hospitals together.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 import fusionlearn as fl
+from benchmarks import sections
 from benchmarks.measure import ROOT
 from fusionlearn import datasets, settings
 
@@ -32,6 +32,8 @@ def joined(tables: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def accuracies(question: fl.Task, seed: int) -> dict[str, float]:
     """Each fused method and pooled logistic regression on the same encoded columns, for one split."""
+    from sklearn.linear_model import LogisticRegression
+
     fed = datasets.fed_heart_disease(seed=seed)
     trains, tests = [train for train, _ in fed.values()], joined([test for _, test in fed.values()])
     result = {}
@@ -72,6 +74,34 @@ def measure(seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
         "flamby": FLAMBY,
         "array_bytes": upload,
     }
+
+
+def section() -> Iterator[str]:
+    """Of docs/benchmarks.md."""
+    found = sections.result_of("hospitals")
+    if found is None:
+        return
+    own = found["flamby_split"]
+    yield "## Four hospitals, one upload each\n"
+    yield (
+        f"FLamby's Fed-Heart-Disease: 486 patients to learn from, 254 kept back, settings fixed beforehand "
+        f"(`examples/hospitals/task.toml`). Accuracy over {len(found['seeds'])} splits, and on FLamby's own "
+        f"(seed {own['seed']}), as it falls.\n"
+    )
+    yield sections.table(
+        ("model", "mean", "standard deviation", f"seed {own['seed']}"),
+        [
+            (
+                name if name.startswith("pooled") else f"fused `{name}`",
+                f"{mean:.4f}",
+                f"{found['standard_deviation'][name]:.4f}",
+                f"{own[name]:.4f}",
+            )
+            for name, mean in found["mean"].items()
+        ],
+    )
+    published = ", ".join(f"{name} {value:.3f}" for name, value in found["flamby"].items())
+    yield f"FLamby's published figures on its split: {published} (du Terrail et al., 2022).\n"
 
 
 if __name__ == "__main__":

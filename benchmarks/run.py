@@ -2,15 +2,17 @@
 
 python benchmarks/run.py             runs all, writes results/NAME.json and the page      (make bench)
 python benchmarks/run.py NAME...     runs these only
-python benchmarks/run.py --page      runs none, writes the page
+python benchmarks/run.py --page      runs none, writes the page from what is kept
 
 Each benchmark is a module that prints one JSON object; it runs in a process of its own with one BLAS thread, so that
-neither its memory nor its time holds anything of the others. Exits with 1 when a bar is missed.
+neither its memory nor its time holds anything of the others. Exits with 1 when a bar is missed. How a benchmark gets
+a section of the page: benchmarks/sections.py.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -22,13 +24,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
+from benchmarks.sections import MIB, RESULTS, mib, table  # noqa: E402 - found by the line above
+
 PAGE = ROOT / "docs" / "benchmarks.md"
 NAMES = ("gram", "many", "tables", "start", "hospitals", "digits", "simulate_many")
+SECTIONS = ("hospitals", "digits", "translation")  # modules with a `section`, in the page's order
 LIBRARIES = ("fusionlearn", "numpy", "safetensors", "cryptography", "scikit-learn")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 DIGITS = 6  # significant ones that are kept
-MIB = 2**20
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -97,20 +101,20 @@ def bars(found: Results) -> Iterator[tuple[str, str, str, bool]]:
     yield (
         f"… its memory, from {first['updates']} updates to {last['updates']:,}",
         "does not grow (16 MiB of slack)",
-        f"{_mib(first['peak_bytes'])} to {_mib(last['peak_bytes'])}",
+        f"{mib(first['peak_bytes'])} to {mib(last['peak_bytes'])}",
         many["growth_bytes"] <= 16 * MIB,
     )
     long, small = tables["long"], tables["small"]
     yield (
         f"`fusionlearn summarize`: {long['rows']:,} rows of CSV, memory",
         "512 MiB",
-        _mib(long["peak_bytes"]),
+        mib(long["peak_bytes"]),
         long["peak_bytes"] <= 512 * MIB,
     )
     yield (
         f"`fusionlearn summarize`: {small['rows']:,} rows under `ulimit -v`",
-        f"runs in {_mib(small['address_space'])}",
-        f"runs; {_mib(small['peak_bytes'])} resident",
+        f"runs in {mib(small['address_space'])}",
+        f"runs; {mib(small['peak_bytes'])} resident",
         True,  # else there would be no result
     )
     yield from _simulated(found["simulate_many"])
@@ -139,19 +143,15 @@ def _simulated(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]]
         yield (
             f"`fusionlearn simulate`: {one['asked']:,} clients of digits, `--runner {one['runner']}`",
             "120 s and 1,024 MiB, all processes together",
-            f"{one['seconds']:.0f} s and {_mib(one['peak_bytes'])}",
+            f"{one['seconds']:.0f} s and {mib(one['peak_bytes'])}",
             one["seconds"] <= 120 and one["peak_bytes"] <= 1024 * MIB,
         )
     yield (
         f"… its memory, from {few['asked']:,} clients to {here['asked']:,} with the same rows; its models",
         "does not grow (32 MiB of slack); one digest",
-        f"{_mib(few['peak_bytes'])} to {_mib(here['peak_bytes'])}; {'one' if found['equal'] else 'two'}",
+        f"{mib(few['peak_bytes'])} to {mib(here['peak_bytes'])}; {'one' if found['equal'] else 'two'}",
         found["growth_bytes"] <= 32 * MIB and found["equal"],
     )
-
-
-def _mib(num_bytes: float) -> str:
-    return f"{num_bytes / MIB:.0f} MiB"
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
@@ -163,14 +163,12 @@ def page(found: Results) -> str:
         "# Benchmarks\n",
         "<!-- Written by `make bench` from benchmarks/results/*.json. Change benchmarks/run.py, not this page. -->\n",
         INTRODUCTION,
-        _table(
+        table(
             ("what", "bar", "measured", "holds"),
             [(what, bar, value, "yes" if holds else "**no**") for what, bar, value, holds in bars(found)],
         ),
         *_speed(found),
-        *_hospitals(found["hospitals"]),
-        *_digits(found["digits"]),
-        *_translation(),
+        *(part for name in SECTIONS for part in importlib.import_module(f"benchmarks.{name}").section()),
         *_machines(found),
     ]
     return "\n".join(parts)
@@ -184,16 +182,11 @@ something on another machine too.
 """
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), ""])
-
-
 def _speed(found: Results) -> Iterator[str]:
     gram, many, tables, start = (found[name] for name in ("gram", "many", "tables", "start"))
     seconds, update = gram["processor_seconds"], many["processor_seconds"]
     yield "## Speed\n"
-    yield _table(
+    yield table(
         ("work", "seconds", "floor", "seconds", "ratio"),
         [
             (work, _seconds(taken), floor, _seconds(least), f"{taken / least:.2f}")
@@ -228,95 +221,6 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2f}" if seconds >= 0.1 else f"{seconds:.4f}"
 
 
-def _hospitals(found: Mapping[str, Any]) -> Iterator[str]:
-    own = found["flamby_split"]
-    yield "## Four hospitals, one upload each\n"
-    yield (
-        f"FLamby's Fed-Heart-Disease: 486 patients to learn from, 254 kept back, settings fixed beforehand "
-        f"(`examples/hospitals/task.toml`). Accuracy over {len(found['seeds'])} splits, and on FLamby's own "
-        f"(seed {own['seed']}), as it falls.\n"
-    )
-    yield _table(
-        ("model", "mean", "standard deviation", f"seed {own['seed']}"),
-        [
-            (
-                name if name.startswith("pooled") else f"fused `{name}`",
-                f"{mean:.4f}",
-                f"{found['standard_deviation'][name]:.4f}",
-                f"{own[name]:.4f}",
-            )
-            for name, mean in found["mean"].items()
-        ],
-    )
-    published = ", ".join(f"{name} {value:.3f}" for name, value in found["flamby"].items())
-    yield f"FLamby's published figures on its split: {published} (du Terrail et al., 2022).\n"
-
-
-def _digits(found: Mapping[str, Any]) -> Iterator[str]:
-    headline = found["headline"]
-    yield "## The demo over fresh seeds\n"
-    yield (
-        f"scikit-learn's digits over {found['clients']} clients at Dirichlet {found['alpha']}; "
-        f"{len(found['seeds'])} seeds nobody looked at before.\n"
-    )
-    yield _table(
-        ("model", "mean accuracy"),
-        [
-            (f"{prefix} {name}", f"{mean:.4f}")
-            for prefix, which in (("fused", "fused"), ("pooled", "pooled"))
-            for name, mean in found["means"][which].items()
-        ],
-    )
-    below = headline["seeds_below"]
-    yield (
-        f"Fused {headline['name']} less the best pooled model of each seed: "
-        f"{100 * headline['mean_difference']:+.2f} points in the mean, {100 * headline['worst_difference']:+.2f} at "
-        f"worst; {below} of {len(found['seeds'])} seeds lie more than {100 * headline['loss']:g} point below. The best "
-        f"of three is picked on the test rows themselves, which favours the pooled models.\n"
-    )
-
-
-def _translation() -> Iterator[str]:
-    """German captions into English; it takes long, so it runs by itself (`benchmarks/translation.py`)."""
-    kept = RESULTS / "translation.json"
-    if not kept.exists():
-        return
-    found = json.loads(kept.read_text(encoding="utf-8"))
-    runs = found["runs"]
-    yield "## Translation, one upload each\n"
-    yield (
-        f"German captions (multi30k) into English: {sum(runs[0]['rows']):,} drawn at random, over "
-        f"{found['clients']} clients by topic; a small transformer whose prior learned everyday sentences "
-        f"(tatoeba) and knows no captions. BLEU in lower case on {found['captions']} test captions; "
-        f"{found['how']}\n"
-    )
-    names = {
-        "fused": "**fused**",
-        "mean of weights": "mean of the weights",
-        "pooled": "pooled",
-    }
-    lines = {shown: [run[name] for run in runs] for name, shown in names.items()}
-    lines |= {
-        "best isolated client": [max(run["isolated"]) for run in runs],
-        "mean isolated client": [sum(run["isolated"]) / len(run["isolated"]) for run in runs],
-        "the prior alone": [found["prior"]] * len(runs),
-    }
-    yield _table(
-        ("model", *(f"seed {seed}" for seed in found["seeds"])),
-        [
-            (name, *(f"{value:.1f}" for value in values))
-            for name, values in sorted(lines.items(), key=lambda line: -sum(line[1]))
-        ],
-    )
-    shares, upload = found["share of pooled"], max(run["upload bytes"] for run in runs)
-    yield (
-        f"{len(runs)} of 3 seeds. At the least, fused is {100 * min(shares):.0f} % of pooled (90 is the aim), and "
-        f"{min(found['beyond the best isolated']):+.1f} points from the best isolated client. An update is "
-        f"{upload / 1e6:.1f} MB; a client takes up to {max(run['client seconds'] for run in runs):.0f} s of processor "
-        f"time and {_mib(max(run['client peak bytes'] for run in runs))}.\n"
-    )
-
-
 def _machines(found: Results) -> Iterator[str]:
     yield "## Where this was measured\n"
     rows = []
@@ -324,7 +228,7 @@ def _machines(found: Results) -> Iterator[str]:
         its = result["machine"]
         versions = ", ".join(f"{library} {version}" for library, version in its["versions"].items())
         rows.append((f"`{name}`", f"{its['system']}, {its['cores']} cores, {its['blas']}", str(its["load"]), versions))
-    yield _table(("benchmark", "machine", "load", f"versions, Python {its['python']}"), rows)
+    yield table(("benchmark", "machine", "load", f"versions, Python {its['python']}"), rows)
 
 
 def main(arguments: list[str]) -> int:

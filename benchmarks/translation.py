@@ -23,6 +23,7 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fusionlearn as fl
+from benchmarks import sections
 from benchmarks.measure import ROOT
 from fusionlearn import file, network, translation
 from fusionlearn.encoders.subwords import Subwords
@@ -268,6 +270,46 @@ def measure(at: Path, output: Path, seeds: list[int]) -> None:
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
     }
     output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def section() -> Iterator[str]:
+    """Of docs/benchmarks.md."""
+    found = sections.result_of("translation")
+    if found is None:
+        return
+    runs = found["runs"]
+    yield "## Translation, one upload each\n"
+    yield (
+        f"German captions (multi30k) into English: {sum(runs[0]['rows']):,} drawn at random, over "
+        f"{found['clients']} clients by topic; a small transformer whose prior learned everyday sentences "
+        f"(tatoeba) and knows no captions. BLEU in lower case on {found['captions']} test captions; "
+        f"{found['how']}\n"
+    )
+    names = {
+        "fused": "**fused**",
+        "mean of weights": "mean of the weights",
+        "pooled": "pooled",
+    }
+    lines = {shown: [run[name] for run in runs] for name, shown in names.items()}
+    lines |= {
+        "best isolated client": [max(run["isolated"]) for run in runs],
+        "mean isolated client": [sum(run["isolated"]) / len(run["isolated"]) for run in runs],
+        "the prior alone": [found["prior"]] * len(runs),
+    }
+    yield sections.table(
+        ("model", *(f"seed {seed}" for seed in found["seeds"])),
+        [
+            (name, *(f"{value:.1f}" for value in values))
+            for name, values in sorted(lines.items(), key=lambda line: -sum(line[1]))
+        ],
+    )
+    shares, upload = found["share of pooled"], max(run["upload bytes"] for run in runs)
+    yield (
+        f"{len(runs)} of 3 seeds. At the least, fused is {100 * min(shares):.0f} % of pooled (90 is the aim), and "
+        f"{min(found['beyond the best isolated']):+.1f} points from the best isolated client. An update is "
+        f"{upload / 1e6:.1f} MB; a client takes up to {max(run['client seconds'] for run in runs):.0f} s of processor "
+        f"time and {sections.mib(max(run['client peak bytes'] for run in runs))}.\n"
+    )
 
 
 def main() -> None:
