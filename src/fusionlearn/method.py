@@ -79,6 +79,11 @@ class Method(plugin.Plugin, abc.ABC):
         return None
 
     @property
+    def uses_public(self) -> bool:
+        """Whether `fuse` learns from unlabelled rows of the server's own; where it does not, they are refused."""
+        return False
+
+    @property
     def rtol(self) -> float:
         """How exact, relative to the largest entry of each model array."""
         return 1e-9
@@ -105,7 +110,7 @@ class Method(plugin.Plugin, abc.ABC):
         """The server's whole computation: summaries → the model's arrays, and findings for the report.
 
         summaries  NumPy arrays; additive methods may get any of them already summed
-        public     the server's own data, never part of the task
+        public     the server's own unlabelled rows {"x": (n, d)}, never part of the task; None unless `uses_public`
         noise_std  the standard deviation of noise added to the sums, in real units
         Errors: UpdateError when nothing can be learned from the set.
         """

@@ -269,7 +269,8 @@ def fuse(
     task: Task,
     updates: Iterable[Answer],
     *,
-    public: Data | None = None,
+    public: Data | Iterable[Data] | None = None,
+    place: str = "public data",
     rng: np.random.Generator | None = None,
     without: Iterable[str] = (),
     accept_replacements: bool = False,
@@ -278,13 +279,17 @@ def fuse(
     """The server's whole job: updates and totals in any order → one model, and a report for the coordinator.
 
     updates              read once, one at a time when the method is additive; iterated twice with accept_replacements
-    public               the server's own raw columns, for methods that use them
+    public               the server's own raw columns, or an iterable of pieces of them, for a method that learns from
+                         such rows too (`Method.uses_public`); a column of labels is not looked at
+    place                how errors name the public rows
     without              signers or digests (or beginnings of at least 8 digits) to leave out
     accept_replacements  let an update take the place of the one it names
     allow_unsigned       False: refuse updates nobody signed
-    Errors: UpdateError naming the update that does not belong; SignatureError.
+    Errors: UpdateError naming the update that does not belong; SignatureError; SettingsError for public rows that the
+    method makes no use of; DataError for public rows that do not fit the task.
     """
     _reuse_memory()
+    encoded_public = None if public is None else _public_rows(task, public, place)
     gate = Gate(task, without=without, accept_replacements=accept_replacements, allow_unsigned=allow_unsigned)
     if accept_replacements:
         gate.note_replacements(updates)
@@ -301,7 +306,6 @@ def fuse(
     summaries = [total] if total is not None else [summary for _, summary in sorted(held, key=lambda item: item[0])]
     if total is not None:
         _check_sum(task, total)
-    encoded_public = None if public is None else encode(task, public, "public data", with_label=False)[1]
     with one_blas_thread(), np.errstate(all="ignore"):  # sums that no rows can have may overflow: `_check_fused` tells
         model_arrays, findings = task.method.fuse(
             summaries, task.problem, task.prior, public=encoded_public, rng=rng or np.random.default_rng(0)
@@ -320,6 +324,24 @@ def fuse(
     notes = {"left_out": sorted(gate.left_out), "repeated": gate.repeated, "notices": gate.notices}
     report = Report(digest(task), digest(model), tuple(sorted(gate.members)), {**findings, **notes})
     return model, report
+
+
+def _public_rows(task: Task, public: Data | Iterable[Data], place: str) -> Data:
+    """The server's own rows as the task's encoder sees them: {"x": (n, d)}."""
+    if not task.method.uses_public:
+        raise SettingsError(
+            f"'{task.method.name}' as the task sets it makes no use of public rows, so {place} would change nothing: "
+            f"fuse without them, or make a task whose method learns from them, such as 'distill'."
+        )
+    parts: list[Any] = []
+    rows = 0
+    for piece in pieces(public, chunk_rows(task)):
+        table, encoded, _ = encode(task, piece, place, with_label=False, first_row=rows + 1)
+        rows += len(table.kept)
+        parts.append(as_numpy(encoded[encoder.X]))
+    if not sum(map(len, parts)):
+        raise DataError(place, [Fault("", "holds no complete rows")])
+    return {encoder.X: parts[0] if len(parts) == 1 else np.concatenate(parts)}
 
 
 def _needed_to_predict(task: Task) -> Arrays:

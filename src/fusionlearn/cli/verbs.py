@@ -134,7 +134,7 @@ def _training_bar() -> Iterator[None]:
     def seen(epoch: training.Epoch) -> None:
         if not bars:  # made now: before the first epoch another bar may be on the terminal
             bars.append(Bar("training", 1.0))
-        bars[0].say(f"epoch {epoch.number} of {epoch.of}, loss {epoch.loss:.4f}, {epoch.seconds_left:.0f} s left")
+        bars[0].say(_epoch_text(epoch))
         bars[0].to(epoch.number / epoch.of)
 
     try:
@@ -143,6 +143,10 @@ def _training_bar() -> Iterator[None]:
     finally:
         for bar in bars:
             bar.close()
+
+
+def _epoch_text(epoch: Any) -> str:
+    return f"epoch {epoch.number} of {epoch.of}, loss {epoch.loss:.4f}, {epoch.seconds_left:.0f} s left"
 
 
 @main.command()
@@ -156,21 +160,35 @@ def _training_bar() -> Iterator[None]:
     "--without", multiple=True, metavar="SIGNER|DIGEST", help="Leave one client out (first 8 digits will do)."
 )
 @click.option("--accept-replacement", is_flag=True, help="Let an update take the place of the one it names.")
+@click.option(
+    "--public", "public_data", type=path_type(), metavar="DATA",
+    help="A table of the server's own, without labels, for methods that learn from such rows too.",
+)  # fmt: skip
+@map_options
 @trust_options
 @key_options
 @json_option
 def fuse(
     task_path: Path, update_paths: tuple[Path, ...], output: Path, report_path: Path | None, without: tuple[str, ...],
-    accept_replacement: bool, allow_unsigned: bool, key: Path | None, unsigned: bool, as_json: bool,
+    accept_replacement: bool, public_data: Path | None, map_path: Path | None, show_values: bool, allow_unsigned: bool,
+    key: Path | None, unsigned: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Fuse updates and totals into one model: the server's whole job."""
+    from fusionlearn import training
+
     task = read_task(task_path, allow_unsigned)
     answers = Answers(task, update_paths)
-    with naming(answers), progress("fusing", len(answers.paths)) as bar:
+    with (
+        naming(answers),
+        _public_rows(task, public_data, map_path, show_values) as public,
+        progress("fusing", len(answers.paths)) as bar,
+        training.watching(lambda epoch: bar.say(f"learning from public rows, {_epoch_text(epoch)}")),
+    ):
         answers.step = bar.step
         model, report = run.fuse(
-            task, answers, without=without, accept_replacements=accept_replacement, allow_unsigned=allow_unsigned
-        )
+            task, answers, without=without, accept_replacements=accept_replacement, allow_unsigned=allow_unsigned,
+            **public,
+        )  # fmt: skip
     model = signed(model, key, unsigned)
     report = dataclasses.replace(report, model=file.digest(model))
     if report_path is not None:
@@ -191,6 +209,20 @@ def fuse(
     show_result(as_json, value, _fused_lines(task, model, report, output, size, report_path))
 
 
+@contextlib.contextmanager
+def _public_rows(task: Task, path: Path | None, map_path: Path | None, show_values: bool) -> Iterator[dict[str, Any]]:
+    """What `run.fuse` is told of the server's own rows, if there are any."""
+    if path is None:
+        if map_path is not None or show_values:
+            raise click.UsageError("--map and --show-values speak of public rows: give those with --public.")
+        yield {}
+        return
+    source = open_source(path, task.schema, map_path, with_label=False)
+    tell_ignored(source)
+    with showing(show_values, source, task.schema):
+        yield {"public": list(watched(source, run.chunk_rows(task), "reading")), "place": source.place}
+
+
 def _fused_lines(
     task: Task, model: Model, report: Report, output: Path, size: int, report_path: Path | None
 ) -> Iterator[str]:
@@ -200,6 +232,8 @@ def _fused_lines(
     clients = len(report.members)
     records = f", {findings['records']} records" if "records" in findings else ""
     yield f"Fused {clients} client{'s' * (clients != 1)}{records} with {task.method.name}: {output} ({sized(size)})."
+    if "public_rows" in findings:
+        yield f"The average then learned from all clients' networks on {findings['public_rows']} public rows."
     if "penalty" in findings:
         yield f"Penalty {findings['penalty']:.3g} of the records, chosen from the sums."
     if findings.get("repeated"):

@@ -131,6 +131,10 @@ class Auto(Method):
         return self.judge == "rows" and self._from_sums
 
     @property
+    def uses_public(self) -> bool:
+        return any(made.uses_public for made in self._made)
+
+    @property
     def exact(self) -> bool:
         return False  # the model is as exact as its candidate; which one is chosen may hang on a hair
 

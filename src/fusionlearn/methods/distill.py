@@ -88,6 +88,10 @@ class Distill(Method):
         return False
 
     @property
+    def uses_public(self) -> bool:
+        return not self.additive  # a sum of students is not the students
+
+    @property
     def graph(self) -> tuple[Literal["linear", "network"], str]:
         return "network", self.student
 
