@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from tests import rounds, test_simulate
 
 from fusionlearn import cli, partition
+from fusionlearn.encoder import Chain
 from fusionlearn.errors import SettingsError
 from fusionlearn.simulate import compare, open_runner, page
 
@@ -57,7 +58,8 @@ def test_another_runner_gives_the_same_figures(found: dict[str, Any]):
 
 def test_finished_seeds_are_not_run_again(found: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     known = json.loads(json.dumps({name: found[name] for name in ("settings", "seeds", "tuning")}))
-    monkeypatch.setattr(compare, "_one_seed", lambda *_: pytest.fail("it was run again"))
+    for part in ("one_shot", "_tune", "run_cell", "attack_cell", "pooled", "simulate"):
+        monkeypatch.setattr(compare, part, lambda *_, **__: pytest.fail("it was run again"))
     with open_runner("serial") as runner:
         again = compare.compare(QUESTION, test_simulate.table(), runner, known=known)
     assert again["table"]["rows"][0]["value"] == found["table"]["rows"][0]["value"]
@@ -73,7 +75,8 @@ def test_test_rows_choose_nothing():
     assert len(rows.test["ill"]) == 60
     with open_runner("serial") as runner:
         metric = compare.Metric("accuracy", "")
-        assert compare._tuning(QUESTION, data, metric, runner) == compare._tuning(QUESTION, other, metric, runner)
+        one, two = (compare._tuning(QUESTION, some, metric, runner, {}, lambda: None) for some in (data, other))
+    assert one == two
 
 
 def test_the_page_is_whole_and_self_contained(found: dict[str, Any]):
@@ -132,3 +135,65 @@ def test_the_command(tmp_path: Path):
     assert (tmp_path / "page.html").stat().st_size > 10_000
     refused = CliRunner().invoke(cli.main, [*given[:3], "--clients", "500", "--partition", "iid"])
     assert refused.exit_code == 1 and "cannot share" in refused.output
+
+
+class Cut(Exception):
+    """Stands for Ctrl-C."""
+
+
+@pytest.mark.parametrize("parts", [3, 9])
+def test_an_interrupted_comparison_goes_on_where_it_was(found: dict[str, Any], parts: int):
+    """After any part; the figures are those of a comparison that nobody interrupted."""
+    kept: list[str] = []
+
+    def keep(so_far: dict[str, Any]) -> None:
+        kept.append(json.dumps(so_far))
+        if len(kept) == parts:
+            raise Cut
+
+    with open_runner("serial") as runner:
+        with pytest.raises(Cut):
+            compare.compare(QUESTION, test_simulate.table(), runner, done=keep)
+        again = compare.compare(QUESTION, test_simulate.table(), runner, known=json.loads(kept[-1]))
+    assert "unfinished" not in again and again["tuning"] == found["tuning"]
+    for one, two in zip(json.loads(json.dumps(found["table"]["rows"])), again["table"]["rows"], strict=True):
+        for what in ("name", "value", "up", "privacy", "reached"):
+            assert one[what] == two[what]
+
+
+def test_networks_may_read_the_columns_in_another_way():
+    """The head and the one-shot methods keep the task's features; the network gets as many as the columns are wide."""
+    from fusionlearn.encoders.random_features import RandomFeatures
+    from fusionlearn.encoders.table import Table
+
+    task = rounds.task()
+    wide = dataclasses.replace(
+        task,
+        encoder=Chain((Table(), RandomFeatures(num_features=16, bandwidth=2.0))),
+        max_bytes=0,
+        signer="",
+        signature="",
+    )
+    question = dataclasses.replace(QUESTION, task=wide, seeds=1, rounds=1, network_encoder=(Table(),), tuning_rounds=1)
+    assert [part["name"] for part in question.settings()["network_encoder"]] == ["table"]
+    with open_runner("serial") as runner:
+        told = compare.compare(question, test_simulate.table(), runner)
+    rows = {row["name"]: row for row in told["table"]["rows"]}
+    assert rows["FedAvg, same head"]["up"] == 4 * (16 * 2 + 2)
+    assert rows["FedAvg, linear"]["up"] == 4 * (4 * 2 + 2)
+
+
+def test_pixels_are_standardised_all_alike():
+    """A pixel that is lit once in a thousand images is not blown up."""
+    import fusionlearn as fl
+
+    images = np.zeros((1000, 4))
+    images[:, 0], images[7, 3] = np.arange(1000) % 2 * 255, 255
+    data = {"pixels": images, "y": np.arange(1000).astype(str)}
+    data["y"][:] = np.where(np.arange(1000) % 2, "a", "b")
+    task = fl.new_task(
+        "images", {"pixels": fl.Vector(4, 0, 255)}, fl.ClassLabel("y", {"a": ["a"], "b": ["b"]}), privacy="none"
+    )
+    question = dataclasses.replace(QUESTION, task=task, partition=partition.parse("iid"))
+    scaled = compare.encoded(task, compare.split(question, data, 0))
+    assert max(abs(x).max() for x, _ in scaled.clients) < 5

@@ -2,9 +2,10 @@
 
 For each seed a quarter of the rows is the test half nobody learns from; the others are divided over the clients.
 One-shot methods run through `simulate`. Rivals (`rounds`) run on the very features the task's encoder gives, and on a
-network. Learning rates are chosen on validation rows, a fifth of the training rows of the first seed, each rival with
-the same number of tries of up to 15 rounds; test rows are looked at once a seed. What is reported of a rival is its
-last round.
+network, which may read the columns in another way (`network_encoder`). Learning rates are chosen on validation rows, a
+fifth of the training rows of the first seed, each rival with the same number of tries of up to 15 rounds; test rows
+are looked at once a seed. What is reported of a rival is its last round. Whatever is finished is kept at once, so that
+an interrupted comparison loses one method or one rival at most.
 
     isolated    each client's own update fused alone: what it would have without anyone
     pooled      the best of logistic regression, boosted trees and an MLP on all training rows in one place, chosen on
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusionlearn import file, partition, plugin, run
+from fusionlearn.encoder import Chain, Encoder
 from fusionlearn.errors import FusionlearnError, SettingsError
 from fusionlearn.method import GROUP, METHODS, Method, make
 from fusionlearn.partition import Partition
@@ -104,14 +106,21 @@ class Question:
     epochs: int = 1  # local, of the rivals
     network: Network = field(default_factory=Network)
     first_seed: int = 0
+    network_encoder: tuple[Encoder, ...] = ()  # what networks and pooled models read; (): the task's own features
+    tuning_rounds: int = SHORT_ROUNDS  # of a try on validation rows, at most
 
     def settings(self) -> dict[str, Any]:
         """As JSON, so that a second run knows whether it goes on with the first."""
-        return {
+        told: dict[str, Any] = {
             "task": file.digest(self.task), "partition": str(self.partition), "clients": self.clients,
             "rounds": self.rounds, "methods": list(self.methods), "networks": list(self.networks),
             "epochs": self.epochs, "network": dataclasses.asdict(self.network),
         }  # fmt: skip
+        if self.network_encoder:
+            told["network_encoder"] = [plugin.to_json(part) for part in self.network_encoder]
+        if self.tuning_rounds != SHORT_ROUNDS:
+            told["tuning_rounds"] = self.tuning_rounds
+        return told
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
@@ -222,13 +231,12 @@ class Encoded:
 
 
 def encoded(task: Task, rows: Split) -> Encoded:
-    """The task's features, standardised by the moments of all clients."""
+    """The task's features, standardised by the moments of all clients; an image's pixels all alike."""
     everything, labels, kept = _encode(task, rows.train, "training rows")
     place = np.cumsum(kept) - 1  # rows that lack a value the task needs take no part
     parts = [place[part[kept[part]]] for part in rows.parts]
     held = np.concatenate([np.empty(0, np.int64), *parts])
-    mean, deviation = everything[held].mean(axis=0), everything[held].std(axis=0)
-    deviation = np.where(deviation > 1e-7, deviation, 1.0)
+    mean, deviation = _moments(task, everything[held])
     test, truth, _ = _encode(task, rows.test, "test rows")
 
     def scaled(x: NDArray[Any]) -> NDArray[Any]:
@@ -236,6 +244,29 @@ def encoded(task: Task, rows: Split) -> Encoded:
 
     clients = [(scaled(everything[part]), labels[part]) for part in parts if len(part)]
     return Encoded(clients, scaled(test), truth, task.problem)
+
+
+def _moments(task: Task, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Each feature's mean and deviation; where the features are one vector's own entries, those of all entries."""
+    columns = list(task.schema.columns.values())
+    if [part.name for part in task.encoder.encoders] == ["table"] and len(columns) == 1 and _is_image(columns[0]):
+        return x.mean(), x.std()
+    deviation = x.std(axis=0)
+    return x.mean(axis=0), np.where(deviation > 1e-7, deviation, 1.0)
+
+
+def _is_image(column: Any) -> bool:
+    """Whether a column's entries are of one kind, such as grey values: a rarely lit pixel is not to be blown up."""
+    return isinstance(column, Vector) and (column.low, column.high) == (0, 255)
+
+
+def for_networks(question: Question) -> Task:
+    """The task as networks and pooled models read its columns."""
+    if not question.network_encoder:
+        return question.task
+    return dataclasses.replace(
+        question.task, encoder=Chain(question.network_encoder), max_bytes=0, signer="", signature=""
+    )
 
 
 def _encode(task: Task, data: Mapping[str, Any], place: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
@@ -398,6 +429,7 @@ class Cell:
 
 def _store(folder: Path, rows: Encoded) -> None:
     """Rows as files, so that workers read them and nothing large is sent to each."""
+    folder.mkdir(exist_ok=True)
     np.save(folder / "x.npy", np.concatenate([x for x, _ in rows.clients]))
     np.save(folder / "y.npy", np.concatenate([y for _, y in rows.clients]))
     np.save(folder / "cuts.npy", np.cumsum([len(x) for x, _ in rows.clients])[:-1])
@@ -472,51 +504,94 @@ def _rival_row(curve: Mapping[str, Any], rounds: int, network: Network, clients:
     }
 
 
-def _tune(question: Question, folder: Path, problem: Problem, metric: Metric, runner: Runner) -> dict[str, Any]:
-    """Each rival's best settings on the validation rows: five tries each, and the network with the best figure."""
+@dataclass(frozen=True)
+class Views:
+    """The rows in a folder, as the head reads them and as the networks do."""
+
+    folder: Path
+    problems: dict[str, Problem]
+
+    def cell(self, question: Question, learner: str, rival: Rival, metric: Metric, seed: int) -> Cell:
+        """A rival's run on the rows it reads."""
+        view = _view(question, learner)
+        schema = question.task.schema
+        return Cell(str(self.folder / view), learner, rival, metric, schema, self.problems[view], seed)
+
+
+def _view(question: Question, learner: str) -> str:
+    return "networks" if question.network_encoder and learner != "head" else "own"
+
+
+def _stored(folder: Path, views: Mapping[str, Encoded]) -> Views:
+    for name, rows in views.items():
+        _store(folder / name, rows)
+    return Views(folder, {name: rows.problem for name, rows in views.items()})
+
+
+def _views(question: Question, rows: Split) -> dict[str, Encoded]:
+    found = {"own": encoded(question.task, rows)}
+    return found | ({"networks": encoded(for_networks(question), rows)} if question.network_encoder else {})
+
+
+def _tune(
+    question: Question, views: Views, metric: Metric, runner: Runner, known: dict[str, Any], keep: Callable[[], None]
+) -> dict[str, Any]:
+    """Each rival's best settings on the validation rows: five tries each, and the network with the best figure.
+
+    known  what an interrupted run found, to which is added; `keep` is called after each addition
+    """
     learners = ("head", *question.networks)
-    schema = question.task.schema
 
     def cell(learner: str, rival: Rival) -> Cell:
-        return Cell(str(folder), learner, rival, metric, schema, problem, question.first_seed)
+        return views.cell(question, learner, rival, metric, question.first_seed)
 
     def local(rate: float, proximal: float = 0.0) -> Local:
         return Local(question.epochs, rate=rate, proximal=proximal)
 
-    rounds = min(question.rounds, SHORT_ROUNDS)
+    rounds = min(question.rounds, question.tuning_rounds)
     tries: dict[tuple[str, str], list[Rival]] = {
         (learner, "fedavg"): [Rival("fedavg", rounds, local(rate)) for rate in RATES] for learner in learners
     }
-    chosen = _best(tries, cell, runner)
+    chosen = _best(tries, cell, runner, known, keep)
     second: dict[tuple[str, str], list[Rival]] = {}
     for learner in learners:
-        rate = chosen[learner, "fedavg"]["rival"].local.rate
+        rate = chosen[f"{learner} fedavg"]["rival"]["local"]["rate"]
         second[learner, "fedprox"] = [Rival("fedprox", rounds, local(rate, mu)) for mu in PROXIMAL]
         second[learner, "fedadam"] = [
             Rival("fedadam", rounds, local(rate), server_rate=other) for other in SERVER_RATES
         ]
-    chosen |= _best(second, cell, runner)
-    best = max(question.networks, key=lambda name: chosen[name, "fedavg"]["validation"])
+    chosen = _best(second, cell, runner, chosen, keep)
+    best = max(question.networks, key=lambda name: chosen[f"{name} fedavg"]["validation"])
     return {
-        f"{SHOWN[algorithm]}, {'same head' if learner == 'head' else best}": {
-            "learner": learner, **chosen[learner, algorithm],
+        f"{SHOWN[algorithm]}, {'same head' if learner == 'head' else _short(best)}": {
+            "learner": learner, **chosen[f"{learner} {algorithm}"],
         }
         for learner in ("head", best)
         for algorithm in ALGORITHMS
     }  # fmt: skip
 
 
+def _short(network: str) -> str:
+    """A network's name without its settings."""
+    return network.partition(":")[0]
+
+
 def _best(
-    tries: Mapping[tuple[str, str], Sequence[Rival]], cell: Callable[[str, Rival], Cell], runner: Runner
-) -> dict[tuple[str, str], dict[str, Any]]:
-    jobs = [(key, rival) for key, rivals in tries.items() for rival in rivals]
+    tries: Mapping[tuple[str, str], Sequence[Rival]], cell: Callable[[str, Rival], Cell], runner: Runner,
+    known: dict[str, Any], keep: Callable[[], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Of each rival's tries the one with the best last round; what is known already is not tried again."""
+    jobs = [(key, rival) for key, rivals in tries.items() if " ".join(key) not in known for rival in rivals]
     curves = runner(run_cell, (cell(key[0], rival) for key, rival in jobs))
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for (key, rival), curve in zip(jobs, curves, strict=True):
-        value = curve["value"][-1]
-        if key not in found or value > found[key]["validation"]:
-            found[key] = {"rival": rival, "validation": value, "tries": len(tries[key])}
-    return found
+    found: dict[str, Any] = {}
+    for (key, rival), (number, curve) in zip(jobs, enumerate(curves, 1), strict=True):
+        name, value = " ".join(key), curve["value"][-1]
+        if name not in found or value > found[name]["validation"]:
+            found[name] = {"rival": dataclasses.asdict(rival), "tries": len(tries[key]), "validation": value}
+        if number == len(jobs) or jobs[number][0] != key:
+            known[name] = found[name]
+            keep()
+    return known
 
 
 # --- the ceiling ----------------------------------------------------------------------------------------------------
@@ -594,8 +669,8 @@ def compare(
 ) -> dict[str, Any]:
     """The whole comparison, as JSON values.
 
-    known  what an earlier run with the same settings finished; its seeds are not run again
-    done   is called with the result so far after each seed, so that an interruption loses one seed at most
+    known  what an earlier run with the same settings finished; it is not run again
+    done   is called with the result so far after each part, so that an interruption loses one part at most
     tell   is told what is being done, and the share that is finished
     """
     task = question.task
@@ -605,16 +680,24 @@ def compare(
     metric = metric_for(task.schema, _codes(task, data) if len(task.schema.labels) == 2 else labels)
     result |= {"metric": metric.name, "metric_why": metric.why, "rows": len(labels), "name": task.name}
     steps = Steps(tell, 1 + question.seeds)
+    unfinished = result.setdefault("unfinished", {"tries": {}, "seeds": {}})
+
+    def keep() -> None:
+        done(result)
+
     if "tuning" not in result:
         steps.say("choosing the rivals' learning rates on validation rows")
-        result["tuning"] = _tuning(question, data, metric, runner)
-        done(result)
+        result["tuning"] = _tuning(question, data, metric, runner, unfinished["tries"], keep)
+        keep()
     steps.next()
-    for seed in seeds:
-        if str(seed) not in result["seeds"]:
-            result["seeds"][str(seed)] = _one_seed(question, data, seed, metric, result["tuning"], runner, steps)
-            done(result)
+    for seed in map(str, seeds):
+        found = result["seeds"].get(seed) or unfinished["seeds"].setdefault(seed, {})
+        _one_seed(question, data, int(seed), metric, result["tuning"], runner, steps, found, keep)
+        result["seeds"][seed] = found
+        unfinished["seeds"].pop(seed, None)
+        keep()
         steps.next()
+    del result["unfinished"]
     result["table"] = table(question, {str(seed): result["seeds"][str(seed)] for seed in seeds})
     done(result)
     return result
@@ -642,9 +725,20 @@ def _codes(task: Task, data: Mapping[str, Any]) -> NDArray[Any]:
     return np.asarray(task.schema.read(data).data[LABEL])
 
 
-def _tuning(question: Question, data: Mapping[str, Any], metric: Metric, runner: Runner) -> dict[str, Any]:
+def _tuning(
+    question: Question, data: Mapping[str, Any], metric: Metric, runner: Runner, known: dict[str, Any],
+    keep: Callable[[], None],
+) -> dict[str, Any]:  # fmt: skip
     rows = split(question, data, question.first_seed)
-    found = encoded(question.task, rows)
+    views = {name: _validation(question, found) for name, found in _views(question, rows).items()}
+    if not len(views["own"].truth):
+        raise SettingsError("the clients have too few rows to hold any back for validation: use fewer clients.")
+    with tempfile.TemporaryDirectory() as folder:
+        return _tune(question, _stored(Path(folder), views), metric, runner, known, keep)
+
+
+def _validation(question: Question, found: Encoded) -> Encoded:
+    """A fifth of every client's training rows in the test rows' place, the others to learn from."""
     rng = np.random.default_rng(np.random.SeedSequence(question.first_seed, spawn_key=(8,)))
     held, clients = [], []
     for x, y in found.clients:
@@ -653,21 +747,7 @@ def _tuning(question: Question, data: Mapping[str, Any], metric: Metric, runner:
         held.append((x[order[:cut]], y[order[:cut]]))
         if cut < len(x):
             clients.append((x[np.sort(order[cut:])], y[np.sort(order[cut:])]))
-    validation = Encoded(
-        clients, np.concatenate([x for x, _ in held]), np.concatenate([y for _, y in held]), found.problem
-    )
-    if not len(validation.truth):
-        raise SettingsError("the clients have too few rows to hold any back for validation: use fewer clients.")
-    with tempfile.TemporaryDirectory() as folder:
-        _store(Path(folder), validation)
-        chosen = _tune(question, Path(folder), found.problem, metric, runner)
-    return {
-        name: {
-            "learner": entry["learner"], "rival": dataclasses.asdict(entry["rival"]), "tries": entry["tries"],
-            "validation": entry["validation"],
-        }
-        for name, entry in chosen.items()
-    }  # fmt: skip
+    return Encoded(clients, np.concatenate([x for x, _ in held]), np.concatenate([y for _, y in held]), found.problem)
 
 
 def _rival(told: Mapping[str, Any], rounds: int) -> Rival:
@@ -676,62 +756,92 @@ def _rival(told: Mapping[str, Any], rounds: int) -> Rival:
 
 def _one_seed(
     question: Question, data: Mapping[str, Any], seed: int, metric: Metric, tuning: Mapping[str, Any], runner: Runner,
-    steps: Steps,
-) -> dict[str, Any]:  # fmt: skip
-    task, began = question.task, time.perf_counter()
+    steps: Steps, found: dict[str, Any], keep: Callable[[], None],
+) -> None:  # fmt: skip
+    """Adds to `found` what it does not hold yet, and has it kept after each part."""
+    began, spent = time.perf_counter(), found.get("seconds", 0.0)
+    tasks = one_shot_tasks(question)
+    if _is_whole(found, tasks, tuning):
+        return
     rows = split(question, data, seed)
-    found: dict[str, Any] = {"partition": rows.digest, "one_shot": {}, "rivals": {}, "refused": {}}
-    found["sizes"] = [len(part) for part in rows.parts]
-    for name, made in one_shot_tasks(question).items():
+    found |= {"partition": rows.digest, "sizes": [len(part) for part in rows.parts]}
+
+    def note() -> None:
+        found["seconds"] = spent + time.perf_counter() - began
+        keep()
+
+    _one_shot_rows(question, tasks, rows, seed, metric, runner, steps, found, note)
+    steps.say(f"seed {seed}: rivals, {question.rounds} rounds each")
+    views = _views(question, rows)
+    _rival_rows(question, views, seed, metric, tuning, runner, steps, found, note)
+    if "pooled" not in found:
+        steps.say(f"seed {seed}: pooled")
+        features = views.get("networks", views["own"])
+        train, labels = (np.concatenate(parts) for parts in zip(*features.clients, strict=True))
+        job = Pool(train, labels, features.test, features.truth, metric, question.task.schema, seed)
+        pool = next(iter(runner(pooled, [job])))
+        together = simulate(question.task, rows.train, [np.sort(np.concatenate(rows.parts))], runner=runner, seed=seed)
+        found["majority"] = majority(rows, question.task, metric)
+        found["pooled"] = pool | {"own": judged(together.model, rows.test, metric)}
+    note()
+
+
+def _is_whole(found: Mapping[str, Any], tasks: Mapping[str, Any], tuning: Mapping[str, Any]) -> bool:
+    known = {*found.get("one_shot", {}), *found.get("refused", {})}
+    return "pooled" in found and set(tasks) <= known and set(tuning) <= set(found["rivals"])
+
+
+def _one_shot_rows(
+    question: Question, tasks: Mapping[str, Task | str], rows: Split, seed: int, metric: Metric, runner: Runner,
+    steps: Steps, found: dict[str, Any], note: Callable[[], None],
+) -> None:  # fmt: skip
+    before, refused = found.get("one_shot", {}), found.get("refused", {})
+    found["one_shot"], found["refused"] = {}, {}
+    for name, made in tasks.items():
+        if name in before or name in refused:
+            found["one_shot" if name in before else "refused"][name] = before.get(name, refused.get(name))
+            continue
         if isinstance(made, str):
             found["refused"][name] = made
             continue
         steps.say(f"seed {seed}: {name}")
         try:
-            found["one_shot"][name] = one_shot(
-                made, rows, metric, seed=seed, runner=runner, network=question.network, alone=made is task,
-                step=lambda: None,
+            told = one_shot(
+                made, rows, metric, seed=seed, runner=runner, network=question.network,
+                alone=made is question.task, step=lambda: None,
             )  # fmt: skip
             if seed == question.first_seed:
                 measured = attacked(made, rows, seed)
-                found["one_shot"][name]["attack"] = dataclasses.asdict(measured) if measured is not None else None
+                told["attack"] = dataclasses.asdict(measured) if measured is not None else None
+            found["one_shot"][name] = told
         except FusionlearnError as error:
-            if made is task:
+            if made is question.task:
                 raise
             found["refused"][name] = str(error)
-    steps.say(f"seed {seed}: rivals, {question.rounds} rounds each")
-    features = encoded(task, rows)
+        note()
+
+
+def _rival_rows(
+    question: Question, views: Mapping[str, Encoded], seed: int, metric: Metric, tuning: Mapping[str, Any],
+    runner: Runner, steps: Steps, found: dict[str, Any], note: Callable[[], None],
+) -> None:  # fmt: skip
+    known = found.setdefault("rivals", {})
     with tempfile.TemporaryDirectory() as folder:
-        _store(Path(folder), features)
-        cells = [
-            Cell(
-                folder,
-                entry["learner"],
-                _rival(entry["rival"], question.rounds),
-                metric,
-                task.schema,
-                features.problem,
-                seed,
-            )
-            for entry in tuning.values()
-        ]
-        for name, curve in zip(tuning, runner(run_cell, cells), strict=True):
-            count = len(features.clients)
-            found["rivals"][name] = _rival_row(curve, question.rounds, question.network, count)
+        stored = _stored(Path(folder), views)
+        cells = {
+            name: stored.cell(question, entry["learner"], _rival(entry["rival"], question.rounds), metric, seed)
+            for name, entry in tuning.items()
+        }
+        left = [name for name in tuning if name not in known]
+        for name, curve in zip(left, runner(run_cell, [cells[name] for name in left]), strict=True):
+            known[name] = _rival_row(curve, question.rounds, question.network, len(views["own"].clients))
+            note()
         if seed == question.first_seed:
             steps.say(f"seed {seed}: membership attacks on what the server sees")
-            for name, best in zip(tuning, runner(attack_cell, cells), strict=True):
-                found["rivals"][name]["attack"] = best
-    steps.say(f"seed {seed}: pooled")
-    train, labels = (np.concatenate(parts) for parts in zip(*features.clients, strict=True))
-    job = Pool(train, labels, features.test, features.truth, metric, task.schema, seed)
-    found["pooled"] = next(iter(runner(pooled, [job])))
-    whole = np.concatenate(rows.parts)
-    together = simulate(task, rows.train, [np.sort(whole)], runner=runner, seed=seed)
-    found["pooled"]["own"] = judged(together.model, rows.test, metric)
-    found["majority"] = majority(rows, task, metric)
-    found["seconds"] = time.perf_counter() - began
-    return found
+            left = [name for name in tuning if "attack" not in known[name]]
+            for name, best in zip(left, runner(attack_cell, [cells[name] for name in left]), strict=True):
+                known[name]["attack"] = best
+                note()
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
