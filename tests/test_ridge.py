@@ -281,3 +281,20 @@ def test_large_and_small_scales_lose_nothing():
     halves = [{name: column[part] for name, column in cells.items()} for part in (slice(0, 60), slice(60, None))]
     model, _ = fl.fuse(task, [fl.summarize(task, half) for half in halves])
     assert fl.evaluate(model, cells)["rmse"] < 0.02
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"covariance": "shared"}, {"covariance": "per_class"}, {"covariance": "diagonal"}]
+)
+def test_a_column_that_only_rounds_is_constant_however_rows_are_split(settings):
+    """A column of 1e-8 where 6 is allowed: its squares vanish in the grid of the sums, and what is left is rounding."""
+    x, y = rows(40, 4, classes=2)
+    x[:, 2] = 2e-8 * (1 + 0.1 * x[:, 2])
+    of = problem(4, ("a", "b"), bound=6.0)
+    subject = method.make("gaussian" if settings else "ridge", settings)
+    pooled, findings = fit(subject, of, (x, y))
+    assert findings["constant_columns"] == ["x2"]
+    for cut in (5, 20, 33):
+        fused, _ = fit(subject, of, (x[:cut], y[:cut]), (x[cut:], y[cut:]))
+        for name, array in pooled.items():
+            assert fused[name] == pytest.approx(array, rel=1e-9, abs=1e-12)

@@ -28,6 +28,9 @@ from fusionlearn.errors import SettingsError
 Word: TypeAlias = Literal[64, 32]
 
 FEWEST_BITS = {64: 8, 32: 0}  # fraction bits; a word of 32 is chosen to save bytes, and rounds to ones if it must
+# Steps of the grid up to which a spread is taken for rounding. Words of 64 bits promise the same model for any split;
+# words of 32 bits, whose steps are large, do not.
+FAINT = {64: 2**16, 32: 2**4}
 MOST_BITS = 50  # beyond float64's own precision there is nothing left to keep
 TILE = 64  # rows and columns of a matrix mirrored at a time: 32 KiB of float64
 
@@ -50,6 +53,11 @@ class FixedPoint:
                 f"max_records."
             )
         return cls(min(bits, MOST_BITS), word)
+
+    @property
+    def faint(self) -> float:
+        """A column whose squares about its mean sum to no more than this is constant: the rest is rounding."""
+        return FAINT[self.word] * 2.0**-self.bits
 
     @property
     def dtype(self) -> str:

@@ -38,6 +38,11 @@ class Moments:
     gram: NDArray[np.float64]  # (d+1, d+1)
     moment: NDArray[np.float64]  # (d+1, c)
     square: NDArray[np.float64]  # (c,)
+    faint: float  # of a column's squares about its mean: what is no more than this is rounding
+
+    def standardised(self) -> sums.Standardised:
+        """The sums of standardised columns and centred targets."""
+        return sums.standardise(self.gram, self.moment, self.square, self.faint)
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class HeadSums:
         """The real sums that the integers stand for."""
         grids = self.grids()
         gram, moment, square = (grids[name][0].decode(summary[name]) for name in ("gram", "moment", "square"))
-        return Moments(unpack(gram), moment, square)
+        return Moments(unpack(gram), moment, square, grids["gram"][0].faint)
 
     def check(self, summary: Arrays, place: str) -> None:
         """The sums of real rows form a positive semi-definite matrix that fits the count. Errors: UpdateError."""

@@ -41,13 +41,22 @@ class Standardised:
         return raw, self.target_mean - self.mean @ raw
 
 
-def standardise(gram: Matrix, moment: Matrix, square: Matrix) -> Standardised:
-    """Exact standardisation from the sums of [1, x] and y: gram (d+1, d+1), moment (d+1, c), square (c,)."""
+def is_constant(variance: Matrix, mean_square: Matrix, weight: float, faint: float) -> NDArray[np.bool_]:
+    """Which columns (d,) vary no more than rounding does, of their squares or of the sums (see `FixedPoint.faint`)."""
+    return np.asarray((variance <= CONSTANT * mean_square) | (variance * weight <= faint))
+
+
+def standardise(gram: Matrix, moment: Matrix, square: Matrix, faint: float = 0.0) -> Standardised:
+    """Exact standardisation from the sums of [1, x] and y: gram (d+1, d+1), moment (d+1, c), square (c,).
+
+    faint  a column whose squares about its mean sum to no more than this is constant: the rest is rounding of the sums,
+           which standardising would blow up
+    """
     weight = float(gram[0, 0])
     mean, target_mean = gram[0, 1:] / weight, moment[0] / weight
     mean_square = np.diag(gram)[1:] / weight
     variance = mean_square - mean**2
-    constant = variance <= CONSTANT * mean_square
+    constant = is_constant(variance, mean_square, weight, faint)
     scale = np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
     centred = gram[1:, 1:] - weight * np.outer(mean, mean)
     cross = moment[1:] - weight * np.outer(mean, target_mean)

@@ -132,7 +132,7 @@ class DistillHead(Method):
         real = HeadSums(problem, word=self.word).decode(total)
         if problem.labels and int((real.moment[0] > 0).sum()) < 2:
             raise UpdateError("the clients together hold one class only, so there is nothing to tell apart.")
-        standard = sums.standardise(real.gram, real.moment, real.square)
+        standard = real.standardised()
         penalties = heads.GRID if self.penalty == "gcv" else (self.penalty,)
         fit = sums.ridge(standard, float(total["count"]), penalties)
         weights, bias = standard.unstandardise(fit.weights)

@@ -126,7 +126,7 @@ class Gaussian(Method):
         mean = class_sum.sum(axis=0) / rows
         mean_square = self._diagonal(second) / rows
         variance = mean_square - mean**2
-        constant = variance <= sums.CONSTANT * mean_square
+        constant = sums.is_constant(variance, mean_square, rows, self._grids(problem)[1].faint)
         scale = np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
         centres = np.where(present[:, None], class_sum / np.maximum(count, 1)[:, None] - mean, 0.0) / scale
         centres[:, constant] = 0.0

@@ -101,7 +101,7 @@ class Ridge(Method):
         moment = real.moment
         if problem.labels and int((moment[0] > 0).sum()) < 2:
             raise UpdateError("the clients together hold one class only, so there is nothing to tell apart.")
-        standard = sums.standardise(real.gram, moment, real.square)
+        standard = real.standardised()
         rows = float(total["count"])
         fit = sums.ridge(standard, rows, heads.GRID if self.penalty == "gcv" else (self.penalty,))
         weights, bias = standard.unstandardise(fit.weights)
