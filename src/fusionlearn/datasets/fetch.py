@@ -8,22 +8,20 @@ also after the folder was deleted and downloaded again.
 
 from __future__ import annotations
 
-import importlib
 import os
 import tarfile
 import tempfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit
+from typing import IO
 
+from fusionlearn import download
 from fusionlearn.datasets.registry import Dataset, File, Source, record
-from fusionlearn.errors import DatasetError, MissingExtra
+from fusionlearn.download import needed
+from fusionlearn.errors import DatasetError
 
 VARIABLE = "FUSIONLEARN_DATA"  # names a folder that holds data sets, one folder each
-_SECONDS = 30  # without a byte from the server before giving up
-_CHUNK = 2**16  # bytes
 
 
 def find(name: str, *, progress: bool = True) -> Path:
@@ -42,14 +40,6 @@ def find(name: str, *, progress: bool = True) -> Path:
 def cache_folder() -> Path:
     """Where downloads are kept: `fusionlearn/datasets` in the user's cache folder (`~/.cache` on Linux)."""
     return Path(needed("pooch").os_cache("fusionlearn")) / "datasets"
-
-
-def needed(library: str, package: str = "", who: str = "datasets", extra: str = "data") -> Any:
-    """Import an optional library, or say how to install it (as `package`, where that differs from the import)."""
-    try:
-        return importlib.import_module(library)
-    except ModuleNotFoundError:
-        raise MissingExtra(who, package or library, extra) from None
 
 
 def _given(wanted: Dataset) -> Path | None:
@@ -119,40 +109,13 @@ def _fetch(wanted: Dataset, source: Source, folder: Path, progress: bool) -> Non
 
 
 def _transfer(wanted: Dataset, url: str, target: Path, progress: bool) -> None:
-    pooch, requests = needed("pooch"), needed("requests")  # requests comes with pooch
-    bar = _Bar(wanted.name) if progress else None
-    download = pooch.HTTPDownloader(progressbar=bar or False, chunk_size=_CHUNK, timeout=_SECONDS)
     try:
-        download(url, str(target), None)
-    except requests.RequestException as error:
-        status = getattr(error.response, "status_code", None)
-        reason = f"the server answered {status}" if status else f"the connection failed, {type(error).__name__}"
+        download.transfer(url, target, wanted.name, who="datasets", progress=progress)
+    except download.Failed as error:
         raise DatasetError(
-            f"cannot download {wanted.name} from {urlsplit(url).hostname} ({reason}): connect to the internet and try "
+            f"cannot download {wanted.name} from {error.host} ({error.reason}): connect to the internet and try "
             f"again, or set {VARIABLE} to a folder that holds {wanted.name}/ (see {wanted.page})."
         ) from None
-    finally:
-        if bar:
-            bar.close()
-
-
-class _Bar:
-    """What pooch expects of a progress bar, drawn by tqdm; a counter where the server does not tell the length."""
-
-    def __init__(self, name: str) -> None:
-        self.total = 0  # bytes; set by pooch once the server has answered
-        self._bar = needed("tqdm").tqdm(desc=name, unit="B", unit_scale=True)
-
-    def update(self, num_bytes: int) -> None:
-        self._bar.total = self.total or None
-        self._bar.update(num_bytes)
-
-    def reset(self) -> None:
-        if self.total:  # pooch refills the bar when all has come: the last chunk was counted as a whole one
-            self._bar.reset()
-
-    def close(self) -> None:
-        self._bar.close()
 
 
 def _unpack(wanted: Dataset, source: Source, archive: Path, folder: Path) -> None:

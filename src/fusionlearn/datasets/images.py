@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn.datasets.fetch import find, needed
+from fusionlearn.datasets.fetch import find
 from fusionlearn.datasets.tables import Columns
+from fusionlearn.download import needed
 from fusionlearn.errors import DatasetError
 
 _USPS_SIDE = 16  # pixels

@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn.datasets.fetch import find, needed
+from fusionlearn.datasets.fetch import find
+from fusionlearn.download import needed
 from fusionlearn.errors import DatasetError
 
 Columns: TypeAlias = dict[str, NDArray[Any]]  # columns that share their leading axis: one row a record

@@ -15,18 +15,20 @@ Source   Tan, Le, EfficientNet: Rethinking Model Scaling for Convolutional Neura
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from fusionlearn import image
+from fusionlearn import graphs, image, weights
 from fusionlearn.arrays import Arrays, Data
+from fusionlearn.download import needed
 from fusionlearn.encoder import Encoder, Features, X
 from fusionlearn.errors import SettingsError
 from fusionlearn.problem import LABEL, Schema
-from fusionlearn.vision import graph, lite0, weights
+from fusionlearn.vision import graph, lite0
 
 UNCUT = 100.0  # bound of an output the network does not cut; on photographs they stay below
 
@@ -39,7 +41,7 @@ class Backbone(Encoder):
     SLOW: ClassVar[bool] = True
 
     model: Literal["efficientnet_lite0"] = "efficientnet_lite0"  # the network
-    weights: str = lite0.SHA256  # SHA-256 of its weights
+    weights: str = weights.LITE0.sha256  # SHA-256 of its weights
     shape: tuple[int, ...] = (32, 32, 3)  # height, width, channels of an image
     side: int = 160  # pixels along the side of what the network sees: more is slower and, up to 224, better
     outputs: Outputs = "blocks"  # the last layer, every block's output, the widened layers inside blocks, or both
@@ -86,7 +88,7 @@ def _chosen(outputs: str) -> tuple[tuple[str, str], ...]:
 @functools.lru_cache(maxsize=2)
 def _session(sha256: str, side: int, outputs: str) -> Any:
     """The network ready to run: built once a process from its weights, which takes half a second."""
-    onnx = graph.needed("onnx", "backbone")
-    content = weights.packaged(lite0.PACKAGE, lite0.FILE, sha256, "backbone")
-    named = weights.read_torch(content, lite0.FILE)
-    return graph.session(lite0.graph(named, side, _chosen(outputs), onnx), "backbone")
+    onnx = needed("onnx", who="backbone", extra="vision")
+    wanted = dataclasses.replace(weights.LITE0, sha256=sha256)
+    named = weights.read_torch(weights.content_of(wanted, "backbone"), wanted.file)
+    return graphs.session(lite0.graph(named, side, _chosen(outputs), onnx), "backbone")

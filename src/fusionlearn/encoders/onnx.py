@@ -18,13 +18,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fusionlearn import image
+from fusionlearn import graphs, image
+from fusionlearn import weights as files
 from fusionlearn.arrays import Arrays, Data
 from fusionlearn.encoder import Encoder, Features, X
 from fusionlearn.errors import SettingsError
 from fusionlearn.problem import LABEL, Schema
 from fusionlearn.vision import graph
-from fusionlearn.vision import weights as files
 
 
 @dataclass(frozen=True)
@@ -68,4 +68,4 @@ class Onnx(Encoder):
 
 @functools.lru_cache(maxsize=2)
 def _session(sha256: str) -> Any:
-    return graph.session(files.own(sha256, ".onnx", "onnx"), "onnx")
+    return graphs.session(files.own(sha256, ".onnx", "onnx"), "onnx")

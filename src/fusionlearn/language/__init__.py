@@ -1,0 +1,1 @@
+"""Networks pre-trained on text, and how they cut it into pieces."""
