@@ -171,8 +171,10 @@ def test_without_torch_the_message_is_the_command(monkeypatch: pytest.MonkeyPatc
 
     network.shapes.cache_clear()
     monkeypatch.setitem(sys.modules, "torch", None)
+    problem = Problem("binary", ("a", "b"), tuple(f"x{i}" for i in range(64)), (1.0,) * 64, 100)
     with pytest.raises(MissingExtra, match=r'PyTorch: pip install "fusionlearn\[torch\]"'):
-        METHOD.declare(CLASSES, {})
+        Average(network="lenet5:shape=8x8x1").declare(problem, {})
+    METHOD.declare(CLASSES, {})  # a dense network needs none
 
 
 def test_a_client_says_nothing_of_classes_it_has_never_seen() -> None:

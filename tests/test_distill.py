@@ -99,16 +99,21 @@ def test_fixed_point_students_are_additive_and_nearly_the_same() -> None:
 
 def test_the_loss_is_the_softened_teacher_and_the_label() -> None:
     method = Distill(mix=0.3, temperature=4.0)
-    scores = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]])
+    scores = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]], np.float32)
     soft = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
     label = np.eye(3)[[0, 2]]
-    found = method._loss(CLASSES)(scores, torch.from_numpy(np.hstack([soft, label])).float()).numpy()
+    targets = np.hstack([soft, label]).astype(np.float32)
+    found, slopes = method._loss(CLASSES)(scores, targets)
 
     def entropy(target: Any, raw: Any) -> Any:
         return -(target * (raw - np.log(np.exp(raw).sum(axis=1, keepdims=True)))).sum(axis=1)
 
-    wanted = 0.3 * 16 * entropy(soft, scores.numpy() / 4) + 0.7 * entropy(label, scores.numpy())
+    wanted = 0.3 * 16 * entropy(soft, scores / 4) + 0.7 * entropy(label, scores)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    for place in range(3):  # the slope of each score, by a small difference
+        step = np.eye(3)[place] * 1e-5
+        up, down = (method._loss(CLASSES)(scores.astype(np.float64) + sign * step, targets)[0] for sign in (1, -1))
+        np.testing.assert_allclose(slopes[:, place], (up - down) / 2e-5, atol=1e-3)
 
 
 def test_targets_are_softened_held_out_and_go_on_over_public_rows() -> None:

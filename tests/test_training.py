@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +29,22 @@ def rows(count: int = 200) -> tuple[Any, Any]:
 def trained(settings: Training, text: str = TEXT, problem: Problem = CLASSES, seed: int = 0, **more: Any) -> Any:
     x, y = rows()
     y = y if problem.labels else np.sin(x[:, 0])
-    module = network.module_with(text, problem, network.initial(text, problem))
-    training.fit(module, Job(x, y, seed), training.loss_of(problem), settings, **more)
-    return module
+    return training.fit(text, problem, network.initial(text, problem), Job(x, y, seed), settings, **more)
 
 
-def same(one: Any, two: Any) -> bool:
-    left, right = network.state(one), network.state(two)
+def answered(weights: Any, x: Any, text: str = TEXT, problem: Problem = CLASSES) -> Any:
+    return training.scores_of(text, problem, weights, x)
+
+
+def same(left: Any, right: Any) -> bool:
     return all((left[name] == right[name]).all() for name in left)
 
 
 def test_it_learns() -> None:
     x, y = rows()
-    found = training.scores(trained(Training(epochs=20)), x)
+    found = answered(trained(Training(epochs=20)), x)
     assert (found.argmax(axis=1) == y).mean() > 0.95
-    values = training.scores(trained(Training(epochs=30), problem=NUMBER), x)
+    values = answered(trained(Training(epochs=30), problem=NUMBER), x, problem=NUMBER)
     assert ((values[:, 0] - np.sin(x[:, 0])) ** 2).mean() < 0.1 * np.sin(x[:, 0]).var()
 
 
@@ -59,7 +61,7 @@ def test_one_seed_one_network_on_any_number_of_threads() -> None:
 
 def test_no_epochs_change_nothing() -> None:
     start = network.initial(TEXT, CLASSES)
-    for name, weights in network.state(trained(Training(epochs=0))).items():
+    for name, weights in trained(Training(epochs=0)).items():
         np.testing.assert_array_equal(weights, start[name])
 
 
@@ -73,7 +75,6 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(text: str, s
     kept = tmp_path / "training"
 
     def run(interrupted: bool, **more: Any) -> tuple[Any, int]:
-        module = network.module_with(text, problem, network.initial(text, problem))
         seen = []
 
         def watch(epoch: training.Epoch) -> None:
@@ -82,8 +83,9 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(text: str, s
                 raise KeyboardInterrupt
 
         with training.watching(watch):
-            training.fit(module, Job(x, y), training.loss_of(problem), Training(epochs=5, batch_size=8), **more)
-        return module, len(seen)
+            start = network.initial(text, problem)
+            found = training.fit(text, problem, start, Job(x, y), Training(epochs=5, batch_size=8), **more)
+        return found, len(seen)
 
     whole, _ = run(False)
     with pytest.raises(KeyboardInterrupt):
@@ -130,24 +132,24 @@ def test_a_training_that_goes_astray_is_stopped_with_a_sentence() -> None:
 
 def test_half_precision_learns_too() -> None:
     x, y = rows()
-    found = training.scores(trained(Training(epochs=20, precision="bfloat16")), x)
+    found = answered(trained(Training(epochs=20, precision="bfloat16")), x)
     assert (found.argmax(axis=1) == y).mean() > 0.9
 
 
 def test_one_row_is_enough_even_for_batch_statistics() -> None:
     text = "resnet18:shape=8x8x1,width=4,norm=batch"
     problem = Problem("binary", ("a", "b"), tuple(f"x{i}" for i in range(64)), (1.0,) * 64, 100)
-    module = network.module_with(text, problem, network.initial(text, problem))
-    training.fit(module, Job(np.ones((1, 64)), np.array([1])), training.loss_of(problem), Training(epochs=2))
-    assert all(np.isfinite(weights).all() for weights in network.state(module).values())
+    job = Job(np.ones((1, 64)), np.array([1]))
+    found = training.fit(text, problem, network.initial(text, problem), job, Training(epochs=2))
+    assert all(np.isfinite(weights).all() for weights in found.values())
 
 
 def test_soft_targets_are_taken_as_probabilities() -> None:
     x, y = rows()
-    hard, soft = (network.module_with(TEXT, CLASSES, network.initial(TEXT, CLASSES)) for _ in range(2))
-    training.fit(hard, Job(x, y), training.loss_of(CLASSES), Training(epochs=2))
-    training.fit(soft, Job(x, np.eye(3)[y]), training.loss_of(CLASSES), Training(epochs=2))
-    np.testing.assert_allclose(training.scores(hard, x), training.scores(soft, x), atol=1e-4)
+    start = network.initial(TEXT, CLASSES)
+    hard = training.fit(TEXT, CLASSES, start, Job(x, y), Training(epochs=2))
+    soft = training.fit(TEXT, CLASSES, start, Job(x, np.eye(3)[y]), Training(epochs=2))
+    np.testing.assert_allclose(answered(hard, x), answered(soft, x), atol=1e-4)
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": -1}, {"batch_size": 0}, {"rate": 0.0}, {"momentum": 1.0}, {"decay": 2.0}])
@@ -170,10 +172,8 @@ def test_only_the_classes_that_were_seen_are_compared(text: str) -> None:
     seen = np.array([True, False, True])
 
     def learned(targets: Any) -> Any:
-        module = network.module_with(text, problem, network.initial(text, problem))
         job = Job(x, targets, seen=seen)
-        training.fit(module, job, training.loss_of(problem), Training(epochs=2, decay=0.0))
-        return network.state(module)
+        return training.fit(text, problem, network.initial(text, problem), job, Training(epochs=2, decay=0.0))
 
     start, hard = network.initial(text, problem), learned(np.where(x[:, 0] > 0, 2, 0))
     np.testing.assert_array_equal(hard["head.weight"][1], start["head.weight"][1])
@@ -192,17 +192,79 @@ def test_many_clients_in_shared_steps_learn_what_each_learns_alone(monkeypatch: 
         x, y = rng.standard_normal((count, 7)), rng.integers(0, 3 if k % 2 else 2, count)
         jobs.append(Job(x, y, seed=k, seen=np.bincount(y, minlength=3) > 0 if k % 3 else None))
     for text in ("linear", "mlp:hidden=16x8"):
-        fresh = network.module_with(text, problem, network.initial(text, problem))
+        start = network.initial(text, problem)
         for size in (128, 2):
             monkeypatch.setattr(training, "TOGETHER", size)
-            many = training.fit_many(fresh, jobs, training.loss_of(problem), Training(epochs=3))
+            many = training.fit_many(text, problem, start, jobs, Training(epochs=3))
             for job, found in zip(jobs, many, strict=True):
-                alone = network.module_with(text, problem, network.initial(text, problem))
-                training.fit(alone, job, training.loss_of(problem), Training(epochs=3))
-                for name, weights in network.state(alone).items():
+                alone = training.fit(text, problem, start, job, Training(epochs=3))
+                for name, weights in alone.items():
                     np.testing.assert_array_equal(found[name], weights)
-    text = "cnn5:shape=8x8x1"
-    assert not training.stacks(network.module_with(text, _image(), network.initial(text, _image())))
+    assert training.shares("mlp:hidden=16x8", problem, Training())
+    assert not training.shares("mlp:hidden=4000", problem, Training())
+    assert not training.shares("mlp:hidden=16x8", problem, Training(precision="bfloat16"))
+    assert not training.shares("cnn5:shape=8x8x1", _image(), Training())
+
+
+@pytest.mark.parametrize("text", ["linear", "mlp:hidden=16x8"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_slopes_written_out_are_those_of_torch(text: str, momentum: float) -> None:
+    x, y = rows(150)
+    values = np.sin(x[:, 0])
+    settings = Training(epochs=2, momentum=momentum, decay=0.01 * momentum)
+    only = np.array([True, True, False])
+    cases = [
+        (CLASSES, Job(x, y, 1)), (CLASSES, Job(x, np.eye(3)[y] * 0.9, 2)), (NUMBER, Job(x, values, 3)),
+        (CLASSES, Job(x, np.minimum(y, 1), 4, only)),
+    ]  # fmt: skip
+    for problem, job in cases:
+        start = network.initial(text, problem)
+        found = training.fit(text, problem, start, job, settings)
+        wanted = _by_torch(network.module_with(text, problem, start), problem, job, settings)
+        for name, weights in wanted.items():
+            np.testing.assert_allclose(found[name], weights, atol=2e-6, rtol=1e-5)
+
+
+def _by_torch(module: Any, problem: Problem, job: Job, settings: Training) -> Any:
+    """The same training by torch's own layers, losses and descent."""
+    x, goals = torch.from_numpy(job.x).float(), torch.from_numpy(job.targets)
+    goals = goals if goals.dtype == torch.int64 else goals.float()
+    descent = torch.optim.SGD(module.parameters(), 1.0, momentum=settings.momentum, weight_decay=settings.decay)
+    steps, taken = -(-len(x) // settings.batch_size), 0
+    for epoch in range(settings.epochs):
+        order = torch.from_numpy(training.order_of(len(x), job.seed, epoch))
+        for here in order.split(settings.batch_size):
+            scores = module(x[here])
+            if job.seen is not None:
+                scores = scores[:, : job.seen.sum()]  # those seen come first
+            if problem.labels:
+                loss = torch.nn.functional.cross_entropy(scores, goals[here])
+            else:
+                loss = ((scores[:, 0] - goals[here]) ** 2).mean() / 2
+            descent.zero_grad()
+            loss.backward()
+            descent.param_groups[0]["lr"] = training.rate_at(settings, taken, settings.epochs * steps)
+            descent.step()
+            taken += 1
+    return network.state(module)
+
+
+def test_dense_networks_need_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = trained(Training(epochs=1))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    network.shapes.cache_clear()
+    assert same(trained(Training(epochs=1)), wanted)
+    assert answered(wanted, rows()[0]).shape == (200, 3)
+
+
+def test_both_ways_to_a_dense_network_agree() -> None:
+    """What NumPy answers is what the module answers."""
+    for text in ("linear", "mlp:hidden=16x8"):
+        start = network.initial(text, CLASSES, seed=1)
+        module = network.module_with(text, CLASSES, start)
+        assert list(network.state(module)) == list(start)
+        x, _ = rows(300)
+        np.testing.assert_allclose(answered(start, x, text), training.scores(module, x), atol=1e-5)
 
 
 def _image() -> Problem:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn import plugin
+from fusionlearn import dense, plugin
 from fusionlearn.arrays import NAME, Arrays
 from fusionlearn.errors import MissingExtra, SettingsError
 from fusionlearn.problem import Problem
@@ -52,6 +52,15 @@ class Network(plugin.Plugin, abc.ABC):
         Errors: SettingsError when the settings do not fit the problem; MissingExtra without torch.
         """
 
+    def widths(self, problem: Problem) -> tuple[int, ...] | None:
+        """Units from the features to the scores, where the network is linear layers with rectifiers between them.
+
+        Such a network learns and answers in NumPy, without PyTorch; its arrays are named as in `dense.shapes`, which
+        are the names that `build` gives them. None for any other network.
+        """
+        del problem
+        return None
+
 
 def parse(text: str) -> Network:
     """The network that a setting names: NAME or NAME:key=value,… Errors: SettingsError."""
@@ -78,10 +87,8 @@ def shapes(text: str, problem: Problem) -> Mapping[str, tuple[int, ...]]:
     Errors: SettingsError, also for a network without a head of the right size.
     """
     network = parse(text)
-    torch = torch_for(f"network '{network.name}'")
-    with torch.device("meta"):
-        module = network.build(problem)
-    found = {name: tuple(value.shape) for name, value in module.state_dict().items() if not name.endswith(COUNTER)}
+    widths = network.widths(problem)
+    found = _built_shapes(network, problem) if widths is None else dense.shapes(widths)
     head = found.get(HEAD + "weight", ())
     if len(head) != 2 or head[0] != problem.num_classes:
         raise SettingsError(f"network '{text}' has no linear layer 'head' with {problem.num_classes} outputs.")
@@ -89,6 +96,13 @@ def shapes(text: str, problem: Problem) -> Mapping[str, tuple[int, ...]]:
     if odd:
         raise SettingsError(f"network '{text}': '{odd[0]}' is no name for an array (lower case, 64 letters at most).")
     return found
+
+
+def _built_shapes(network: Network, problem: Problem) -> dict[str, tuple[int, ...]]:
+    torch = torch_for(f"network '{network.name}'")
+    with torch.device("meta"):
+        module = network.build(problem)
+    return {name: tuple(value.shape) for name, value in module.state_dict().items() if not name.endswith(COUNTER)}
 
 
 def num_weights(text: str, problem: Problem) -> int:

@@ -2,15 +2,17 @@
 
 Every epoch's order of rows comes from the seed and the number of the epoch alone, so a training that was interrupted
 after any epoch goes on as if nothing had happened. More threads make small steps slower, not faster, and would round
-differently: a machine with many cores trains many clients at a time, one thread each. A GPU is used where there is
-one; its sums are its own.
+differently: a machine with many cores trains many clients at a time, one thread each.
+
+Dense networks (`Network.widths`) learn in NumPy, many clients in shared steps where a step is small; all others in
+PyTorch. Where there is a GPU, PyTorch uses it, also for long trainings of large dense networks; its sums are its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-import copy
+import functools
 import hashlib
 import json
 import math
@@ -19,23 +21,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn import network
+from fusionlearn import dense, network
 from fusionlearn.arrays import Arrays
-from fusionlearn.errors import SettingsError
-from fusionlearn.network import Module, torch_for
+from fusionlearn.errors import MissingExtra, SettingsError
+from fusionlearn.fixed import one_blas_thread
+from fusionlearn.network import Module, Weights, torch_for
 from fusionlearn.problem import Problem
 from fusionlearn.sums import softmax
 
-Tensor: TypeAlias = Any  # torch.Tensor
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # scores (b, c), targets (b, …) → losses (b,)
+Floats: TypeAlias = NDArray[np.float32]
+# Scores (…, c) and targets (…) or (…, t) → losses (…) and their slopes in the scores (…, c).
+Loss: TypeAlias = Callable[[Floats, NDArray[Any]], tuple[Floats, Floats]]
 
 TOGETHER = 128  # clients whose steps are shared
 SMALL_STEP = 5e6  # floating-point operations: larger steps gain nothing by being shared, and lose the cache
+LONG = 1e12  # floating-point operations of a training that is worth a GPU's while
 CLOSED = -1e4  # added to the score of a class that is not compared: its exponential is 0 in float32
 PREDICT_ROWS = 256  # rows predicted at a time
 
@@ -88,11 +93,30 @@ def watching(watcher: Callable[[Epoch], None]) -> Iterator[None]:
 
 
 def loss_of(problem: Problem) -> Loss:
-    """Cross-entropy against class codes (b,) or probabilities (b, c); half the squared error against values (b,)."""
-    torch = torch_for("training")
-    if problem.labels:
-        return lambda scores, targets: torch.nn.functional.cross_entropy(scores, targets, reduction="none")
-    return lambda scores, targets: (scores[:, 0] - targets) ** 2 / 2
+    """Cross-entropy against class codes (…) or probabilities (…, c); half the squared error against values (…)."""
+    return cross_entropy if problem.labels else squared_error
+
+
+def cross_entropy(scores: Floats, targets: NDArray[Any]) -> tuple[Floats, Floats]:
+    """−log softmax(scores) of the class, or its mean under the probabilities, which may sum to less than 1."""
+    shifted = scores - scores.max(axis=-1, keepdims=True)
+    slopes = np.exp(shifted)
+    total = slopes.sum(axis=-1, keepdims=True)
+    slopes /= total
+    if targets.dtype.kind in "iu":
+        at = np.arange(targets.size) * scores.shape[-1] + targets.reshape(-1)
+        slopes.reshape(-1)[at] -= 1
+        return np.log(total)[..., 0] - shifted.reshape(-1)[at].reshape(targets.shape), slopes
+    losses = (targets * (np.log(total) - shifted)).sum(axis=-1)
+    slopes *= targets.sum(axis=-1, keepdims=True)
+    slopes -= targets
+    return losses, slopes
+
+
+def squared_error(scores: Floats, targets: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Half the squared distance of the only score from the value."""
+    slopes = scores - targets[..., None]
+    return slopes[..., 0] ** 2 / 2, slopes
 
 
 def restricted(probability: NDArray[np.float64], seen: NDArray[np.bool_] | None) -> NDArray[np.float64]:
@@ -118,212 +142,273 @@ class Job:
     seen: NDArray[np.bool_] | None = None
 
 
-def fit(module: Module, job: Job, loss: Loss, settings: Training, *, checkpoint: Path | None = None) -> float:
-    """Train a module in place; returns the mean loss of the last epoch.
+def fit(
+    text: str,
+    problem: Problem,
+    weights: Weights,
+    job: Job,
+    settings: Training,
+    loss: Loss | None = None,
+    *,
+    checkpoint: Path | None = None,
+) -> Weights:
+    """The weights of a network by name after training from those given, which are not changed.
 
+    loss        `loss_of` the problem by default
     checkpoint  a file that is written after every epoch and removed at the end; when it exists and belongs to this
                 very training (settings, rows, starting weights), training goes on from there
     Errors: SettingsError when the loss stops being finite.
     """
-    if not stacks(module):
-        return _train(module, [job], loss, settings, checkpoint, stacked=False)
-    stack = _stacked(module, 1)
-    mean = _train(stack, [job], loss, settings, checkpoint, stacked=True)
-    stack.give(0, module)
-    module.eval()
-    return mean
+    loss = loss or loss_of(problem)
+    learner: _Learner
+    if _in_numpy(text, problem, settings, len(job.x)):
+        learner = _Dense(weights, [job], settings, loss)
+    else:
+        learner = _Torch(network.module_with(text, problem, weights), job, settings, loss)
+    _train(learner, settings, checkpoint, job)
+    return learner.weights(0)
 
 
-def fit_many(module: Module, jobs: Sequence[Job], loss: Loss, settings: Training) -> list[network.Weights]:
-    """Train copies of a module, a client's each, in shared steps; bit for bit what `fit` gives each of them alone.
+def fit_many(
+    text: str, problem: Problem, weights: Weights, jobs: Sequence[Job], settings: Training, loss: Loss | None = None
+) -> list[Weights]:
+    """The weights of each client, bit for bit what `fit` gives each of them alone.
 
-    For modules that stack. Clients of like sizes share their steps, TOGETHER at a time.
+    Where a step is small, clients of like sizes share their steps, TOGETHER at a time; else one follows the other.
     """
+    if not shares(text, problem, settings):
+        return [fit(text, problem, weights, job, settings, loss) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda k: len(jobs[k].x))
-    found: list[network.Weights] = [{} for _ in jobs]
+    found: list[Weights] = [{} for _ in jobs]
     for start in range(0, len(order), TOGETHER):
         chosen = order[start : start + TOGETHER]
-        stack = _stacked(module, len(chosen))
-        _train(stack, [jobs[k] for k in chosen], loss, settings, None, stacked=True)
+        learner = _Dense(weights, [jobs[k] for k in chosen], settings, loss or loss_of(problem))
+        _train(learner, settings)
         for place, k in enumerate(chosen):
-            copied = copy.deepcopy(module)
-            stack.give(place, copied)
-            found[k] = network.state(copied)
+            found[k] = learner.weights(place)
     return found
 
 
-def shares(module: Module, settings: Training) -> bool:
+def shares(text: str, problem: Problem, settings: Training) -> bool:
     """Whether clients are better trained in shared steps than one after another."""
-    size = sum(weight.numel() for weight in module.parameters())
-    return stacks(module) and 6 * size * settings.batch_size <= SMALL_STEP
+    small = _operations(text, problem, settings.batch_size) <= SMALL_STEP
+    return small and _in_numpy(text, problem, settings, 0)
 
 
-def stacks(module: Module) -> bool:
-    """Whether many copies can be computed as one: linear layers and rectifiers, one after another."""
-    nn = torch_for("training").nn
-    leaves = [layer for layer in module.modules() if not isinstance(layer, nn.Sequential)]
-    return all(isinstance(layer, nn.Linear | nn.ReLU) for layer in leaves) and isinstance(module, nn.Sequential)
+def _in_numpy(text: str, problem: Problem, settings: Training, num_rows: int) -> bool:
+    """Whether a network is dense and PyTorch has nothing to offer: no lower precision, no GPU where one would help."""
+    if network.parse(text).widths(problem) is None or settings.precision != "float32":
+        return False
+    small = _operations(text, problem, settings.batch_size) <= SMALL_STEP  # alone it is computed as with others
+    return small or _operations(text, problem, num_rows * settings.epochs) < LONG or not _has_gpu()
 
 
-def _stacked(module: Module, count: int) -> Any:
-    """`count` copies of a module that stacks, as one module from (count, b, d) to (count, b, c).
-
-    A batched product rounds each of its products as it would alone, which is what makes `fit_many` equal `fit`.
-    """
-    torch = torch_for("training")
-    nn = torch.nn
-    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    rectified = [isinstance(layer, nn.ReLU) for layer in module.modules() if isinstance(layer, nn.Linear | nn.ReLU)]
-
-    class Stack(nn.Module):  # type: ignore[misc,name-defined]
-        """Weights with a leading axis."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.ParameterList([layer.weight.detach().repeat(count, 1, 1) for layer in linear])
-            self.bias = nn.ParameterList([layer.bias.detach().repeat(count, 1, 1) for layer in linear])
-
-        def forward(self, x: Any) -> Any:
-            place = 0
-            for is_rectifier in rectified:
-                if is_rectifier:
-                    x = torch.relu(x)
-                else:
-                    x = torch.bmm(x, self.weight[place].transpose(1, 2)) + self.bias[place]
-                    place += 1
-            return x
-
-        def give(self, place: int, to: Any) -> None:
-            """Copy one client's weights into a module like the first."""
-            layers = [layer for layer in to.modules() if isinstance(layer, nn.Linear)]
-            with torch.no_grad():
-                for layer, weight, bias in zip(layers, self.weight, self.bias, strict=True):
-                    layer.weight.copy_(weight[place])
-                    layer.bias.copy_(bias[place, 0])
-
-    return Stack()
+def _operations(text: str, problem: Problem, num_rows: int) -> float:
+    """Floating-point operations, forward and back, of so many rows through a dense network."""
+    return 6.0 * network.num_weights(text, problem) * num_rows
 
 
-def _train(
-    module: Module, jobs: Sequence[Job], loss: Loss, settings: Training, checkpoint: Path | None, *, stacked: bool
-) -> float:
-    """Train a module, or a stack of as many as there are jobs; the mean loss of the last epoch."""
-    torch = torch_for("training")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    has_images = any(weight.ndim == 4 for weight in module.parameters())
-    module = module.to(device, memory_format=torch.channels_last) if has_images else module.to(device)
-    work = _Work(jobs, settings, device, stacked=stacked)
-    descent = _Descent(module, settings, stacked=stacked)
-    name = _job(module, jobs[0], settings) if checkpoint else ""
-    first = _resume(checkpoint, name, module, descent) if checkpoint else 0
-    started, mean = time.monotonic(), math.nan
-    with one_thread():
+@functools.cache
+def _has_gpu() -> bool:
+    try:
+        return bool(torch_for("training").cuda.is_available())
+    except MissingExtra:
+        return False
+
+
+class _Learner(Protocol):
+    """A network, or a stack of them, in training."""
+
+    def epoch(self, number: int) -> float:
+        """One pass over the rows; their mean loss."""
+
+    def weights(self, place: int) -> Weights:
+        """The weights of one network."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that the next epoch depends on."""
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Put a state back."""
+
+
+def _train(learner: _Learner, settings: Training, checkpoint: Path | None = None, job: Job | None = None) -> None:
+    """All epochs, or those that a checkpoint says are still to be done."""
+    name = _name(learner, job, settings) if checkpoint and job else ""
+    first = _resume(checkpoint, name, learner) if checkpoint else 0
+    started = time.monotonic()
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told below
         for epoch in range(first, settings.epochs):
-            mean = _epoch(module, work, loss, settings, descent, epoch)
+            mean = learner.epoch(epoch)
             if not math.isfinite(mean):
                 raise SettingsError(
                     f"training went astray in epoch {epoch + 1}: the loss is no longer finite. Lower the rate, now "
                     f"{settings.rate:g}."
                 )
             if checkpoint and epoch + 1 < settings.epochs:
-                _save(checkpoint, name, module, descent, epoch + 1)
+                _save(checkpoint, name, learner, epoch + 1)
             tell(epoch + 1, settings.epochs, mean, started, first)
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
-    module.to("cpu").eval()
-    return mean
 
 
-class _Work:
-    """The rows of all jobs in one tensor, and which of them a step takes."""
+# --- in NumPy -------------------------------------------------------------------------------------------------------
 
-    def __init__(self, jobs: Sequence[Job], settings: Training, device: Any, *, stacked: bool) -> None:
-        torch = torch_for("training")
-        self.jobs, self.size, self.stacked = jobs, settings.batch_size, stacked
-        self.rows = torch.from_numpy(np.concatenate([job.x for job in jobs]).astype(np.float32)).to(device)
-        self.goals = torch.from_numpy(_goals(np.concatenate([job.targets for job in jobs]))).to(device)
+
+class _Dense:
+    """Dense networks of several clients, in steps they share. Jobs come in the order of their numbers of rows."""
+
+    def __init__(self, weights: Weights, jobs: Sequence[Job], settings: Training, loss: Loss) -> None:
+        self.stack = dense.Stack(weights, len(jobs))
+        self.jobs, self.settings, self.loss = jobs, settings, loss
+        self.rows = _joined([job.x for job in jobs], np.float32)
+        self.goals = _joined([job.targets for job in jobs], _kind(jobs[0].targets))
         self.sizes = np.array([len(job.x) for job in jobs])
         self.starts = np.cumsum(self.sizes) - self.sizes
-        self.steps = -(-self.sizes // self.size)  # of an epoch, for each job
-        closed = [None if job.seen is None or job.seen.all() else np.where(job.seen, 0.0, CLOSED) for job in jobs]
-        self.closed = None
-        if any(one is not None for one in closed):
-            width = max(len(one) for one in closed if one is not None)
-            filled = np.stack([np.zeros(width) if one is None else one for one in closed])
-            self.closed = torch.from_numpy(filled[:, None].astype(np.float32)).to(device)
+        self.steps = -(-self.sizes // settings.batch_size)  # of an epoch, for each job
+        closed = [_closed(job) for job in jobs]
+        width = max((one.size for one in closed if one is not None), default=0)
+        none = np.zeros((1, width), np.float32)
+        self.closed = np.stack([none if one is None else one for one in closed]) if width else None
 
-    def epoch(self, number: int) -> NDArray[np.int64]:
-        """(jobs, steps, batch) places of rows, -1 where a batch is not full."""
-        places = np.full((len(self.jobs), int(self.steps.max()) * self.size), -1, np.int64)
-        for k, job in enumerate(self.jobs):
-            places[k, : self.sizes[k]] = order_of(int(self.sizes[k]), job.seed, number) + self.starts[k]
-        return places.reshape(len(self.jobs), -1, self.size)
+    def epoch(self, number: int) -> float:
+        """One pass over the rows of every client."""
+        places, rates = self._places(number), self._rates(number)
+        total, size = 0.0, self.settings.batch_size
+        for step in range(places.shape[1]):
+            first = int(np.searchsorted(self.steps, step, side="right"))  # the clients before it have done their epoch
+            here = places[first:, step]
+            is_full = bool((self.sizes[first:] >= (step + 1) * size).all())
+            passed = self.stack.forward(self.rows[here], first)
+            scores = passed.pop()
+            if self.closed is not None:
+                scores += self.closed[first:]
+            losses, slopes = self.loss(scores, self.goals[here])
+            if is_full:
+                slopes *= np.float32(1) / np.float32(size)
+            else:
+                filled = np.arange(step * size, (step + 1) * size) < self.sizes[first:, None]
+                slopes *= (filled / filled.sum(axis=1, keepdims=True, dtype=np.float32))[..., None]
+                losses = losses * filled
+            total += float(losses.sum())
+            self.stack.descend(passed, slopes, rates[first:, step], self.settings.momentum, self.settings.decay, first)
+        return total / max(int(self.sizes.sum()), 1)
+
+    def _places(self, number: int) -> NDArray[np.int64]:
+        """(clients, steps, batch) places of rows; where a batch is not full, a row of the client's own, not counted."""
+        found = np.empty((len(self.jobs), int(self.steps.max()) * self.settings.batch_size), np.int64)
+        for job, row, size, start in zip(self.jobs, found, self.sizes, self.starts, strict=True):
+            row[:size] = order_of(int(size), job.seed, number)
+            row[size:] = 0
+            row += start
+        return found.reshape(len(self.jobs), -1, self.settings.batch_size)
+
+    def _rates(self, number: int) -> Floats:
+        """(clients, steps) the learning rate of each step."""
+        found = np.zeros((len(self.jobs), int(self.steps.max())), np.float32)
+        for steps in map(int, np.unique(self.steps)):
+            of = self.settings.epochs * steps
+            found[self.steps == steps, :steps] = [
+                rate_at(self.settings, number * steps + step, of) for step in range(steps)
+            ]
+        return found
+
+    def weights(self, place: int) -> Weights:
+        """One client's weights."""
+        return self.stack.of(place)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Weights and momentum."""
+        named = {"weights": self.stack.weights, "moving": self.stack.moving}
+        return {f"{kind}.{index}": value for kind, held in named.items() for index, value in enumerate(held)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Put weights and momentum back."""
+        for name, value in self.state().items():
+            value[...] = state[name]
 
 
-class _Descent:
-    """Gradient descent with momentum, each stacked client at its own rate."""
+def _joined(parts: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:
+    return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts), kind)
 
-    def __init__(self, module: Module, settings: Training, *, stacked: bool) -> None:
+
+def _kind(targets: NDArray[Any]) -> Any:
+    return np.int64 if targets.dtype.kind in "iu" else np.float32
+
+
+def _closed(job: Job) -> Floats | None:
+    """(1, c) what is added to the scores so that classes not seen are not compared; None: all are."""
+    return None if job.seen is None or job.seen.all() else np.where(job.seen, 0.0, CLOSED).astype(np.float32)[None]
+
+
+# --- in PyTorch -----------------------------------------------------------------------------------------------------
+
+
+class _Torch:
+    """One client's module."""
+
+    def __init__(self, module: Module, job: Job, settings: Training, loss: Loss) -> None:
         torch = torch_for("training")
-        self.weights, self.stacked = list(module.parameters()), stacked
-        self.settings = settings
-        self.moving = [torch.zeros_like(weight) for weight in self.weights]
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        has_images = any(weight.ndim == 4 for weight in module.parameters())
+        # Images come with their channels last, and convolutions are quicker that way.
+        layout = torch.channels_last if has_images else torch.preserve_format
+        self.module = module.to(self.device, memory_format=layout)
+        self.rows = torch.from_numpy(_joined([job.x], np.float32)).to(self.device)
+        self.goals = _joined([job.targets], _kind(job.targets))
+        self.job, self.settings, self.loss, self.closed = job, settings, loss, _closed(job)
+        self.parameters = list(self.module.parameters())
+        self.descent = torch.optim.SGD(
+            self.parameters, settings.rate, momentum=settings.momentum, weight_decay=settings.decay, fused=True
+        )
 
-    def step(self, rates: list[float]) -> None:
-        """One step along the gradients, each job at its rate; at 0 it rests."""
+    def epoch(self, number: int) -> float:
+        """One pass over the rows."""
+        torch, size = torch_for("training"), self.settings.batch_size
+        order = order_of(len(self.rows), self.job.seed, number)
+        steps, total = -(-len(order) // size), 0.0
+        half = self.settings.precision == "bfloat16"
+        with one_thread():
+            for step in range(steps):
+                here = order[step * size : (step + 1) * size]
+                self.module.train(len(here) > 1)  # batch statistics of one row say nothing
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+                    answered = self.module(self.rows[torch.from_numpy(here).to(self.device)])
+                answered = answered.float()
+                scores = answered.detach().cpu().numpy()
+                losses, slopes = self.loss(scores if self.closed is None else scores + self.closed, self.goals[here])
+                slopes /= np.float32(len(here))
+                self.descent.zero_grad(set_to_none=True)
+                answered.backward(torch.from_numpy(slopes).to(self.device))
+                told = rate_at(self.settings, number * steps + step, self.settings.epochs * steps)
+                self.descent.param_groups[0]["lr"] = told
+                self.descent.step()
+                total += float(losses.sum())
+        return total / max(len(order), 1)
+
+    def weights(self, place: int) -> Weights:
+        """The module's."""
+        del place  # there is one
+        return network.state(self.module)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Weights, batch statistics and momentum."""
+        held = {f"module.{name}": value.detach().cpu().numpy() for name, value in self.module.state_dict().items()}
+        for index, weight in enumerate(self.parameters):
+            moving = self.descent.state.get(weight, {}).get("momentum_buffer")
+            if moving is not None:
+                held[f"moving.{index}"] = moving.cpu().numpy()
+        return held
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Put them back."""
         torch = torch_for("training")
-        some_rest = min(rates) == 0.0
-        with torch.no_grad():
-            each = torch.tensor(rates, dtype=torch.float32, device=self.weights[0].device).reshape(-1, 1, 1)
-            for weight, moving in zip(self.weights, self.moving, strict=True):
-                before = moving.clone() if some_rest else moving
-                moving.mul_(self.settings.momentum).add_(weight.grad).add_(weight, alpha=self.settings.decay)
-                if some_rest:
-                    torch.where(each > 0, moving, before, out=moving)
-                # With `alpha` the product is not rounded, one client or many must not differ in that.
-                if self.stacked:
-                    weight.sub_(moving * each)
-                else:
-                    weight.sub_(moving, alpha=rates[0])
-                weight.grad = None
-
-
-def _goals(targets: NDArray[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(targets, np.int64 if targets.dtype.kind in "iu" else np.float32)
-
-
-def _epoch(module: Module, work: _Work, loss: Loss, settings: Training, descent: _Descent, epoch: int) -> float:
-    """One pass; the mean loss of its rows."""
-    torch = torch_for("training")
-    places, half = work.epoch(epoch), settings.precision == "bfloat16"
-    device = work.rows.device
-    total = torch.zeros((), device=device)
-    for step in range(places.shape[1]):
-        here = places[:, step]
-        if not work.stacked:
-            here = here[:, here[0] >= 0]  # a batch that is not full need not be filled up
-        filled = torch.from_numpy((here >= 0).astype(np.float32)).to(device)
-        batch = torch.from_numpy(np.maximum(here, 0)).to(device)
-        goals = work.goals[batch.reshape(-1)]
-        module.train(here.shape[1] > 1)  # batch statistics of one row say nothing
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            scores = module(work.rows[batch]) if work.stacked else module(work.rows[batch[0]])[None]
-        scores = scores.float()
-        if work.closed is not None:
-            scores = scores + work.closed
-        missed = loss(scores.reshape(-1, scores.shape[-1]), goals).reshape(filled.shape) * filled
-        (missed.sum(dim=1) / filled.sum(dim=1).clamp_min(1.0)).sum().backward()
-        descent.step(_rates(work, settings, epoch, step))
-        total += missed.detach().sum()
-    return float(total) / max(int(work.sizes.sum()), 1)
-
-
-def _rates(work: _Work, settings: Training, epoch: int, step: int) -> list[float]:
-    """The learning rate of each job, 0 for those whose epoch is over."""
-    return [
-        rate_at(settings, epoch * int(steps) + step, settings.epochs * int(steps)) if step < steps else 0.0
-        for steps in work.steps
-    ]
+        given = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+        self.module.load_state_dict({name: given[f"module.{name}"] for name in self.module.state_dict()})
+        for index, weight in enumerate(self.parameters):
+            moving = given.get(f"moving.{index}")
+            if moving is not None:
+                self.descent.state[weight]["momentum_buffer"] = torch.empty_like(weight).copy_(moving)
 
 
 def order_of(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -364,69 +449,74 @@ def scores(module: Module, x: NDArray[Any]) -> NDArray[np.float64]:
     """
     torch = torch_for("predicting")
     module.eval()
-    found = []
     with torch.inference_mode(), one_thread():
-        for start in range(0, max(len(x), 1), PREDICT_ROWS):
-            batch = np.zeros((PREDICT_ROWS, x.shape[1]), np.float32)
-            rows = x[start : start + PREDICT_ROWS]
-            batch[: len(rows)] = rows
-            found.append(module(torch.from_numpy(batch)).numpy()[: len(rows)])
+        return _in_batches(lambda batch: module(torch.from_numpy(batch)).numpy(), x)
+
+
+def _in_batches(answer: Callable[[Floats], Floats], x: NDArray[Any]) -> NDArray[np.float64]:
+    found = []
+    for start in range(0, max(len(x), 1), PREDICT_ROWS):
+        batch = np.zeros((PREDICT_ROWS, x.shape[1]), np.float32)
+        rows = x[start : start + PREDICT_ROWS]
+        batch[: len(rows)] = rows
+        found.append(answer(batch)[: len(rows)])
     return np.concatenate(found).astype(np.float64)
+
+
+def scores_of(text: str, problem: Problem, weights: Weights, x: NDArray[Any]) -> NDArray[np.float64]:
+    """What a network by name answers to rows (n, d): scores (n, c)."""
+    if network.parse(text).widths(problem) is None:
+        return scores(network.module_with(text, problem, weights), x)
+    stack = dense.Stack(weights, 1)
+    with one_blas_thread():
+        return _in_batches(lambda batch: stack.forward(batch[None])[-1][0], x)
 
 
 def answers(text: str, problem: Problem, model: Arrays, x: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     """What the network in a model answers to rows (n, d): {"probability": (n, c)} or {"value": (n,)}."""
-    weights = network.weights_of(model, text, problem, "the model")
-    found = scores(network.module_with(text, problem, weights), x)
+    found = scores_of(text, problem, network.weights_of(model, text, problem, "the model"), x)
     return {"probability": softmax(found)} if problem.labels else {"value": found[:, 0]}
 
 
 # --- interrupted and resumed ----------------------------------------------------------------------------------------
 
 
-def _job(module: Module, job: Job, settings: Training) -> str:
+def _name(learner: _Learner, job: Job, settings: Training) -> str:
     """What makes two trainings the same one, as a digest."""
     hashed = hashlib.sha256(json.dumps([asdict(settings), job.seed], sort_keys=True).encode())
     seen = np.array([]) if job.seen is None else job.seen
-    for array in (job.x, job.targets, seen, *(weight.detach().cpu().numpy() for weight in module.parameters())):
+    for array in (job.x, job.targets, seen, *learner.state().values()):
         hashed.update(f"{array.dtype}{array.shape}".encode())
         hashed.update(np.ascontiguousarray(array).data)
     return hashed.hexdigest()
 
 
-def _save(path: Path, job: str, module: Module, descent: _Descent, epoch: int) -> None:
+def _save(path: Path, name: str, learner: _Learner, epoch: int) -> None:
     """Write how far the training is, whole or not at all, readable by its owner only."""
     from safetensors.numpy import save
 
-    held = {f"module.{name}": value.detach().cpu().numpy() for name, value in module.state_dict().items()}
-    held |= {f"moving.{index}": value.cpu().numpy() for index, value in enumerate(descent.moving)}
-    held = {name: np.ascontiguousarray(value) for name, value in held.items()}
+    held = {key: np.ascontiguousarray(value) for key, value in learner.state().items()}
     beside = path.with_name(path.name + ".part")
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-        out.write(save(held, {"job": job, "epoch": str(epoch)}))
+        out.write(save(held, {"job": name, "epoch": str(epoch)}))
     os.replace(beside, path)
 
 
-def _resume(path: Path, job: str, module: Module, descent: _Descent) -> int:
-    """How many epochs are done already, with their weights put back; 0 where the file is of another training."""
+def _resume(path: Path, name: str, learner: _Learner) -> int:
+    """How many epochs are done already, with their state put back; 0 where the file is of another training."""
     from safetensors import SafetensorError, safe_open
 
-    torch = torch_for("training")
     if not path.exists():
         return 0
     try:
         with safe_open(path, "np") as held:
             notes = held.metadata() or {}
-            if notes.get("job") != job:
+            if notes.get("job") != name:
                 return 0
-            arrays = {name: torch.from_numpy(held.get_tensor(name)) for name in held.keys()}  # noqa: SIM118
+            state = {key: held.get_tensor(key) for key in held.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
         return 0
-    module.load_state_dict(
-        {name.removeprefix("module."): value for name, value in arrays.items() if name.startswith("module.")}
-    )
-    for index, moving in enumerate(descent.moving):
-        moving.copy_(arrays[f"moving.{index}"])
+    learner.restore(state)
     return int(notes["epoch"])
 
 

@@ -81,21 +81,19 @@ class Average(Method):
     ) -> dict[str, Any]:
         """`local["checkpoint"]` names a file to resume from when training is interrupted."""
         x, y = as_numpy(data["x"]), as_numpy(data["y"])
-        module = network.module_with(self.network, problem, network.start(self.network, problem, prior, self.seed))
+        start = network.start(self.network, problem, prior, self.seed)
         job, kept = self._job(x, y, problem, rng), training.checkpoint_of(local, "average")
-        training.fit(module, job, training.loss_of(problem), self._training(), checkpoint=kept)
-        return self._summary(network.state(module), y, problem)
+        weights = training.fit(self.network, problem, start, job, self._training(), checkpoint=kept)
+        return self._summary(weights, y, problem)
 
     def summarize_many(
         self, datasets: Sequence[Data], problem: Problem, prior: Arrays, *, rngs: Sequence[np.random.Generator]
     ) -> list[dict[str, Any]]:
         """Small networks of many clients in shared steps; others one after another."""
-        module = network.module_with(self.network, problem, network.start(self.network, problem, prior, self.seed))
-        if not training.shares(module, self._training()):
-            return [self.summarize(data, problem, prior, rng=rng) for data, rng in zip(datasets, rngs, strict=True)]
+        start = network.start(self.network, problem, prior, self.seed)
         rows = [(as_numpy(data["x"]), as_numpy(data["y"])) for data in datasets]
         jobs = [self._job(x, y, problem, rng) for (x, y), rng in zip(rows, rngs, strict=True)]
-        found = training.fit_many(module, jobs, training.loss_of(problem), self._training())
+        found = training.fit_many(self.network, problem, start, jobs, self._training())
         return [self._summary(weights, y, problem) for weights, (_, y) in zip(found, rows, strict=True)]
 
     def fuse(
@@ -129,10 +127,9 @@ class Average(Method):
         self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator
     ) -> dict[str, NDArray[Any]]:
         """The network trained on labelled public rows."""
-        module = network.module_with(self.network, problem, network.start(self.network, problem, prior, self.seed))
+        start = network.start(self.network, problem, prior, self.seed)
         job = training.Job(as_numpy(data["x"]), as_numpy(data["y"]), int(rng.integers(2**31)))
-        training.fit(module, job, training.loss_of(problem), self._training())
-        return network.named(network.state(module))
+        return network.named(training.fit(self.network, problem, start, job, self._training()))
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         counts = summary["class_count"].astype(np.float64) if problem.labels else None

@@ -116,7 +116,6 @@ class Distill(Method):
         teaches = teacher.parse((local or {}).get("teacher", teacher.DEFAULT))
         start, counts = self._start(problem, prior), averaging.counts_of(y, problem)
         targets = self.targets(teaches, x, y, problem, prior, rng)
-        module = network.module_with(self.student, problem, start)
         seen = averaging.seen(y, problem) if self.classes == "seen" else None
         if seen is not None:
             halves = np.split(targets, 2, axis=1)
@@ -124,8 +123,9 @@ class Distill(Method):
         learned = np.concatenate([x, _public(prior, problem)]).astype(np.float32)
         job = training.Job(learned, targets, int(rng.integers(2**31)), seen)
         kept = training.checkpoint_of(local, "student")
-        training.fit(module, job, self._loss(problem), self._training(), checkpoint=kept)
-        student = network.state(module)
+        student = training.fit(
+            self.student, problem, start, job, self._training(), self._loss(problem), checkpoint=kept
+        )
         if self.additive:
             return WeightSums(self.student, problem).encode(student, counts)
         return {**counts, **coding.encode(student, start)}
@@ -207,12 +207,11 @@ class Distill(Method):
         self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator
     ) -> dict[str, NDArray[Any]]:
         """The student trained on labelled public rows, and the first `public_rows` of them without labels."""
-        module = network.module_with(self.student, problem, self._start(problem, prior))
         x, y = as_numpy(data["x"]), as_numpy(data["y"])
         job = training.Job(x, y, int(rng.integers(2**31)))
-        training.fit(module, job, training.loss_of(problem), self._training())
+        student = training.fit(self.student, problem, self._start(problem, prior), job, self._training())
         kept = {PUBLIC: x[: self.public_rows].astype(np.float32)} if self.public_rows else {}
-        return {**network.named(network.state(module)), **kept}
+        return {**network.named(student), **kept}
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         counts = summary["class_count"].astype(np.float64) if problem.labels else None
@@ -231,12 +230,13 @@ class Distill(Method):
     def _loss(self, problem: Problem) -> training.Loss:
         if not problem.labels:
             return training.loss_of(problem)
-        entropy, c = training.loss_of(problem), problem.num_classes
+        c, heat, mix = problem.num_classes, np.float32(self.temperature), np.float32(self.mix)
 
         def loss(scores: Any, targets: Any) -> Any:
-            # T² keeps the teacher's gradients as large as the labels', whatever the temperature.
-            soft = self.temperature**2 * entropy(scores / self.temperature, targets[:, :c])
-            return self.mix * soft + (1 - self.mix) * entropy(scores, targets[:, c:])
+            soft, soft_slopes = training.cross_entropy(scores / heat, targets[..., :c])
+            hard, hard_slopes = training.cross_entropy(scores, targets[..., c:])
+            # T² keeps the teacher's slopes as large as the labels', whatever the temperature.
+            return mix * heat**2 * soft + (1 - mix) * hard, mix * heat * soft_slopes + (1 - mix) * hard_slopes
 
         return loss
 
@@ -263,11 +263,9 @@ class Distill(Method):
     ) -> Weights:
         """The averaged student after it has learned from all students on public rows."""
         targets = np.hstack([self._soften(together), together]) if problem.labels else together
-        module = network.module_with(self.student, problem, weights)
         taught = dataclasses.replace(self, mix=1.0)
         job = training.Job(rows, targets, int(rng.integers(2**31)))
-        training.fit(module, job, taught._loss(problem), self._training())
-        return network.state(module)
+        return training.fit(self.student, problem, weights, job, self._training(), taught._loss(problem))
 
 
 def _public(prior: Arrays, problem: Problem) -> NDArray[np.float32]:

@@ -17,5 +17,8 @@ from fusionlearn.problem import Problem
 class Linear(Network):
     name: ClassVar[str] = "linear"
 
+    def widths(self, problem: Problem) -> tuple[int, ...]:
+        return (problem.num_features, problem.num_classes)
+
     def build(self, problem: Problem) -> Module:
         return layers.network([], problem.num_features, problem)

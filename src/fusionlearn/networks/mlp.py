@@ -23,6 +23,9 @@ class Mlp(Network):
     def __post_init__(self) -> None:
         layers.check_widths("mlp", self.hidden)
 
+    def widths(self, problem: Problem) -> tuple[int, ...]:
+        return (problem.num_features, *self.hidden, problem.num_classes)
+
     def build(self, problem: Problem) -> Module:
         nn = torch_for("network 'mlp'").nn
         body = []

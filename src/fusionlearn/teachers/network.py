@@ -38,11 +38,10 @@ class NetworkTeacher(Teacher):
             return same
         seed = int(rng.integers(2**31))
         weights = network.initial(self.network, problem, seed)
-        module = network.module_with(self.network, problem, weights)
-        training.fit(module, training.Job(x, y, seed), training.loss_of(problem), self._training())
+        learned = training.fit(self.network, problem, weights, training.Job(x, y, seed), self._training())
 
         def answer(rows: NDArray[Any]) -> NDArray[np.float64]:
-            found = training.scores(module, rows)
+            found = training.scores_of(self.network, problem, learned, rows)
             return softmax(found) if problem.labels else found
 
         return Taught(answer, 4 * network.num_weights(self.network, problem))
