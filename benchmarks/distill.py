@@ -1,7 +1,7 @@
 """Distillation measured: four hospitals by the closed form, ten uneven clients of MNIST by networks.
 
-    python benchmarks/distill.py heart [--splits 40]     → benchmarks/results/distill-heart.json
-    python benchmarks/distill.py mnist [--seeds 3]       → benchmarks/results/distill-mnist.json
+    python -m benchmarks.distill heart [--splits 40]     → results/distill-heart.json
+    python -m benchmarks.distill mnist [--seeds 3]       → results/distill-mnist.json; goes on where it stopped
 
 Teachers are chosen of three listed ones and settings of a short list, on rows held out of the training rows of the
 first split; no test row chooses anything. What is reported is the last iterate.
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fusionlearn as fl
+from benchmarks import teachers
 from fusionlearn import datasets, file, network, partition, teacher, training
 from fusionlearn.methods.distill import Distill
 from fusionlearn.methods.distill_head import DistillHead
@@ -130,7 +131,7 @@ def heart(splits: int) -> dict[str, Any]:
         "fused - best isolated student": [row["fused"] - row["best student"] for row in rows],
         "fused - best isolated teacher": [row["fused"] - row["best teacher"] for row in rows],
         "fused - without a teacher": [row["fused"] - row["without a teacher"] for row in rows],
-        "fused - teacher cut to equal bytes": [row["fused"] - row["teacher cut to equal bytes"] for row in rows],
+        "fused - teachers cut to equal bytes": [row["fused"] - row["teachers cut to equal bytes"] for row in rows],
     }
     return {
         "task": "heart disease, four hospitals, ten columns, 486 patients to train on and 254 to test on",
@@ -195,7 +196,7 @@ def heart_split(seed: int, settings: Mapping[str, float]) -> dict[str, Any]:
         "best teacher": max(teachers),
         "fused": accuracy(fl.fuse(task, taught)[0], test),
         "without a teacher": accuracy(fl.fuse(plain, [fl.summarize(plain, train) for train in trains])[0], test),
-        "teacher cut to equal bytes": accuracy(fl.fuse(cut, forests)[0], test),
+        "teachers cut to equal bytes": accuracy(fl.fuse(cut, forests)[0], test),
         "pooled": accuracy(fl.fuse(plain, [pooled])[0], test),
     }
     return {
@@ -250,17 +251,50 @@ def mnist(seeds: int, rows: int) -> dict[str, Any]:
     train, test, public = digits()
     chosen = np.random.default_rng(0).permutation(len(train["digit"]))[:rows]
     train = taken(train, np.sort(chosen))
-    name, tried = mnist_teacher(train)
+    path = RESULTS / "distill-mnist.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     start = pretrain(mnist_task(STUDENT), public, epochs=10)
-    settings, scores = mnist_settings(start, train, name)
-    found = []
-    for seed in range(seeds):
+    if known.get("task") == about(len(train["digit"])):  # measured before: what is missing is added
+        name, tried, scores, found = (known[key] for key in ("teacher", "teachers", "settings", "seeds"))
+        settings = json.loads(max(scores, key=lambda key: scores[key]))
+    else:
+        name, tried = mnist_teacher(train)
+        settings, scores = mnist_settings(start, train, name)
+        found = []
+    for row in found:
+        if CUT not in row["accuracy"]:
+            add_cut(row, start, train, test, name)
+            keep_mnist(path, tried, name, settings, scores, found)
+    for seed in range(len(found), seeds):
         found.append(mnist_split(seed, start, train, test, public, name, settings))
+        add_cut(found[-1], start, train, test, name)
         print(json.dumps(found[-1]["accuracy"]), file=sys.stderr, flush=True)
-    names = found[0]["accuracy"]
+        keep_mnist(path, tried, name, settings, scores, found)
+    return mnist_result(tried, name, settings, scores, found)
+
+
+CUT = "teachers cut to equal bytes"
+
+
+def about(rows: int) -> str:
+    return f"MNIST, {rows} rows, {CLIENTS} clients, Dirichlet {ALPHA}; public data: USPS"
+
+
+def keep_mnist(path: Path, *given: Any) -> None:
+    """What is there so far, so that an interrupted run goes on."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(before | mnist_result(*given), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def mnist_result(
+    tried: Mapping[str, float], name: str, settings: Mapping[str, float], scores: Mapping[str, float],
+    found: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """The JSON of all partitions so far."""
+    names = [key for key in found[0]["accuracy"] if all(key in row["accuracy"] for row in found)]
     values = {key: [row["accuracy"][key] for row in found] for key in names}
     return {
-        "task": f"MNIST, {len(train['digit'])} rows, {CLIENTS} clients, Dirichlet {ALPHA}; public data: USPS",
+        "task": about(sum(found[0]["rows"])),
         "method": "distill",
         "student": dataclasses.asdict(dataclasses.replace(STUDENT, **settings)),
         "teachers": tried,
@@ -271,11 +305,35 @@ def mnist(seeds: int, rows: int) -> dict[str, Any]:
                          for key, v in values.items()},
             "gain": {
                 f"fused - {key}": interval([a - b for a, b in zip(values["fused"], values[key], strict=True)])
-                for key in ("mean student", "mean teacher", "best teacher", "without a teacher", "without the prior")
+                for key in ("mean student", "best student", "mean teacher", "best teacher", "without a teacher",
+                            "without the prior", CUT, "teachers in int8")
+                if key in values
             },
         },
         "seeds": found,
     }  # fmt: skip
+
+
+def add_cut(row: dict[str, Any], start: fl.Task, train: Columns, test: Columns, name: str) -> None:
+    """The control at equal bytes: the partition's teachers, cut and in int8, kept as an ensemble. Goes into the row."""
+    problem, x_test, text = start.problem, test["pixels"] / 255, teachers.network_of(name)
+    parts = [taken(train, part) for part in parts_of(train["digit"], row["seed"])]
+    small, coded, sizes, coded_sizes, sent = [], [], [], [], []
+    for client, part in enumerate(parts):
+        x, seed = part["pixels"] / 255, [row["seed"], client]
+        taught = teacher.parse(name).fit(x, part["digit"], problem, rng=np.random.default_rng(seed))
+        for less, num, said, all_sizes in (
+            (*teachers.cut(taught, problem, text, seed, row["upload_bytes"], x), small, sizes),
+            (*teachers.in_int8(taught, problem, text), coded, coded_sizes),
+        ):
+            said.append(less.answer(x_test))
+            all_sizes.append(num)
+        sent.append(teachers.num_bytes(taught))
+    counts = np.stack([np.bincount(part["digit"], minlength=10) for part in parts])
+    for key, said in ((CUT, small), ("teachers in int8", coded)):
+        right = teachers.together(said, counts).argmax(axis=1) == test["digit"]
+        row["accuracy"][key] = round(float(right.mean()), 4)
+    row |= {"cut_bytes": max(sizes), "int8_bytes": max(coded_sizes), "teacher_bytes_measured": sent}
 
 
 def parts_of(labels: NDArray[Any], seed: int) -> list[NDArray[np.int64]]:
