@@ -17,9 +17,9 @@ from fusionlearn.methods.ridge import Ridge
 
 # Every registered method in its own settings, and in those that take another path through its code.
 SETTINGS = {
-    "ridge": [{}, {"penalty": 0.0}, {"penalty": 0.3}],
+    "ridge": [{}, {"penalty": 0.0}, {"penalty": 0.3}, {"word": 32}],
     "gaussian": [{}, {"covariance": "per_class"}, {"covariance": "diagonal"}, {"class_prior": "uniform"}],
-    "naive_bayes": [{}, {"smoothing": 0.0}, {"class_prior": "uniform"}],
+    "naive_bayes": [{}, {"smoothing": 0.0}, {"class_prior": "uniform"}, {"word": 32}],
     "forest": [{"trees": 2, "max_leaves": 8}],
     "average": [{"network": "mlp:hidden=4", "epochs": 1}],
     "distill": [

@@ -32,7 +32,9 @@ METHODS: Mapping[str, str] = {
     "forest": "fusionlearn.methods.forest:Forest",
     "gaussian": "fusionlearn.methods.gaussian:Gaussian",
     "naive_bayes": "fusionlearn.methods.naive_bayes:NaiveBayes",
+    "phrases": "fusionlearn.methods.phrases:Phrases",
     "ridge": "fusionlearn.methods.ridge:Ridge",
+    "synthesize": "fusionlearn.methods.synthesize:Synthesize",
     "translate": "fusionlearn.methods.translate:Translate",
 }
 GROUP = "fusionlearn.methods"
@@ -66,7 +68,7 @@ class Method(plugin.Plugin, abc.ABC):
     @property
     @abc.abstractmethod
     def additive(self) -> bool:
-        """Whether summaries may be summed, any part of them first. Then every array is int64."""
+        """Whether summaries may be summed, any part of them first. Then every array is int64 or int32."""
 
     @property
     @abc.abstractmethod
@@ -75,13 +77,22 @@ class Method(plugin.Plugin, abc.ABC):
 
     @property
     def graph(self) -> tuple[Literal["linear", "network"], str] | None:
-        """What a model of this method is, for `export`: a head of "weights" and "bias", a named network, or neither."""
+        """What a model of this method is, for `export`: a head, a named network, or neither.
+
+        ("linear", "") is "weights" and "bias" whose scores become the nearest probabilities, ("linear", "softmax") one
+        whose scores become those of a softmax; ("network", NAME:key=value,…) is a network's weights.
+        """
         return None
 
     @property
     def uses_public(self) -> bool:
         """Whether `fuse` learns from unlabelled rows of the server's own; where it does not, they are refused."""
         return False
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether `pretrain` learns anything, for which it needs labels."""
+        return type(self).pretrain is not Method.pretrain
 
     @property
     def rtol(self) -> float:
@@ -134,6 +145,13 @@ class Method(plugin.Plugin, abc.ABC):
     ) -> dict[str, NDArray[Any]]:
         """Prior arrays learned from public encoded rows {"x": (n, d), "y": (n,)}; none where nothing is learned."""
         return {}
+
+    def within(self, problem: Problem, prior: Arrays, max_bytes: int) -> Method:
+        """This method, with sizes that its settings leave open set to the most with which an update fits.
+
+        Errors: SettingsError with the least that fits, when nothing does.
+        """
+        return self
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         """What the summary tells of its rows; None when it tells no moments."""

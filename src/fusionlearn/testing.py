@@ -215,8 +215,8 @@ def _declared(
         )
         _same(_host(data), kept, 0.0, f"{place}: purity: summarize changed its inputs")
         if method.additive:
-            wrong = [name for name, array in summary.items() if array.dtype != np.int64]
-            assert not wrong, f"{place}: additive: array '{wrong[0]}' is not int64."
+            wrong = [name for name, array in summary.items() if array.dtype not in (np.int64, np.int32)]
+            assert not wrong, f"{place}: additive: array '{wrong[0]}' holds no integers of 64 or 32 bits."
 
 
 def _additive(
