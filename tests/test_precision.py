@@ -19,7 +19,8 @@ LABEL = fl.ClassLabel("kind", {"a": ["0"], "b": ["1"], "c": ["2"]})
 
 
 METHODS = [Ridge, Gaussian, partial(Gaussian, covariance="per_class"), partial(DistillHead, mix=0.0), NaiveBayes]
-every_method = pytest.mark.parametrize("kind", METHODS, ids=["ridge", "shared", "per_class", "distill_head", "naive_bayes"])
+NAMES = ["ridge", "shared", "per_class", "distill_head", "naive_bayes"]
+every_method = pytest.mark.parametrize("kind", METHODS, ids=NAMES)
 
 
 def task_of(word, kind=Ridge):
