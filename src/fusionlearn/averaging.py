@@ -128,12 +128,18 @@ def finished(means: Mapping[str, NDArray[np.float64]], counts: Mapping[str, NDAr
     for name in means:
         if name.endswith(VARIANCE):
             result[name] = np.maximum(means[name] - means[name.removesuffix(VARIANCE) + MEAN] ** 2, 0.0)
-    if "class_count" in counts:
-        absent = counts["class_count"] == 0
-        result[HEAD + "weight"][absent] = 0.0
+    weights = {name: value.astype(np.float32) for name, value in result.items()}
+    return without_absent(weights, counts["class_count"] > 0) if "class_count" in counts else weights
+
+
+def without_absent(weights: Weights, held: NDArray[np.bool_] | None) -> Weights:
+    """A network whose head never answers a class that nobody holds; held (c,), None for regression."""
+    result = {name: np.array(value) for name, value in weights.items()}
+    if held is not None:
+        result[HEAD + "weight"][~held] = 0.0
         if HEAD + "bias" in result:
-            result[HEAD + "bias"][absent] = NEVER
-    return {name: value.astype(np.float32) for name, value in result.items()}
+            result[HEAD + "bias"][~held] = NEVER
+    return result
 
 
 def mean_of(

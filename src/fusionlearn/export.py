@@ -41,7 +41,8 @@ def to_onnx(model: Model) -> bytes:
         raise MissingExtra("export", "onnx", "onnx") from error
     if model.method.graph is None:
         raise SettingsError(
-            f"method '{model.method.name}' has no graph: models of ridge, distill_head, average and distill have one."
+            f"method '{model.method.name}' has no graph: models of ridge, distill_head, average, distill and "
+            f"synthesize have one."
         )
     graph = _Graph(onnx)
     name, answer = _answer(graph, model, _features(graph, model))
@@ -173,7 +174,8 @@ def _answer(graph: _Graph, model: Model, x: str) -> tuple[str, list[Any]]:
         value = graph.step("Squeeze", scores, graph.put(np.array([1])))
         scaled = graph.step("Mul", value, graph.put(np.float64(label.scale or 1.0)))
         return graph.name("value", graph.step("Add", scaled, graph.put(np.float64(label.center or 0.0)))), ["n"]
-    probability = _simplex(graph, scores, model) if kind == "linear" else graph.step("Softmax", scores, axis=1)
+    nearest = (kind, text) == ("linear", "")
+    probability = _simplex(graph, scores, model) if nearest else graph.step("Softmax", scores, axis=1)
     return graph.name("probability", probability), ["n", len(model.schema.labels)]
 
 

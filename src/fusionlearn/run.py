@@ -66,12 +66,13 @@ def new_task(
     parts = [encoder] if isinstance(encoder, Encoder | str) else list(encoder)
     schema = Schema(dict(columns), label, missing, out_of_range)
     chosen = _method(method) if isinstance(method, str) else method
-    chain = tuple(_encoder(part) if isinstance(part, str) else part for part in parts)
+    made = tuple(_encoder(part) if isinstance(part, str) else part for part in parts)
+    chain = Chain(_fitted(made, schema, chosen, settings))
     return Task(
         name=name,
         schema=schema,
-        encoder=Chain(_fitted(chain, schema, chosen, settings)),
-        method=chosen,
+        encoder=chain,
+        method=_within(chosen, schema, chain, settings),
         privacy=privacy if isinstance(privacy, Privacy) else Privacy(privacy),
         **settings,
     )
@@ -96,6 +97,14 @@ def _fitted(
             f"with one feature: set max_bytes to that or more."
         )
     return (*chain[:-1], dataclasses.replace(last, num_features=min(width, len(ahead.names) if ahead else width)))
+
+
+def _within(method: Method, schema: Schema, chain: Chain, settings: Mapping[str, Any]) -> Method:
+    """The method, its sizes set by `max_bytes` where it leaves them open."""
+    if not settings.get("max_bytes"):
+        return method
+    problem = problem_of(schema, chain.features(schema), settings.get("max_records", Task.max_records))
+    return method.within(problem, settings.get("prior", {}), settings["max_bytes"] - UPDATE_HEADER)
 
 
 def _encoder(name: str) -> Encoder:
