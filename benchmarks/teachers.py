@@ -61,8 +61,8 @@ def num_bytes(taught: Taught) -> int:
 def arrays_of(taught: Taught) -> dict[str, NDArray[Any]]:
     """The arrays a teacher's answers stand on."""
     made_of = inspect.getclosurevars(taught.answer).nonlocals
-    if "module" in made_of:
-        return network.state(made_of["module"])
+    if "learned" in made_of:
+        return dict(made_of["learned"])
     if "forest" in made_of:
         trees = [tree.tree_ for tree in made_of["forest"].estimators_]
         names = {"feature": np.int32, "threshold": np.float32, "children_left": np.int32, "children_right": np.int32}
@@ -78,11 +78,11 @@ def arrays_of(taught: Taught) -> dict[str, NDArray[Any]]:
 
 def in_int8(taught: Taught, problem: Problem, text: str) -> tuple[Taught, int]:
     """A network in a byte a weight and a scale a channel, and the bytes that takes; other teachers as they are."""
-    module = _module(taught)
-    if module is None:
+    state = _weights(taught)
+    if state is None:
         return taught, num_bytes(taught)
     weights, size = {}, 0
-    for name, value in network.state(module).items():
+    for name, value in state.items():
         weights[name], size = value, size + 4 * len(value)
         if value.ndim > 1:
             flat = value.reshape(len(value), -1)
@@ -99,10 +99,9 @@ def cut(
     Of the two it is the one that agrees more with the teacher on the client's own rows x. Teachers of one class have
     nothing to cut.
     """
-    module = _module(taught)
-    if module is None:
+    state = _weights(taught)
+    if state is None:
         return taught, num_bytes(taught)
-    state = network.state(module)
     matrices = [name for name, value in state.items() if value.ndim > 1]
     vectors = sum(4 * value.size for name, value in state.items() if name not in matrices)
     channels = sum(4 * len(state[name]) for name in matrices)
@@ -160,10 +159,10 @@ def network_of(name: str) -> str:
     return str(getattr(teacher.parse(name), "network", ""))
 
 
-def _module(taught: Taught) -> Any:
-    return inspect.getclosurevars(taught.answer).nonlocals.get("module")
+def _weights(taught: Taught) -> network.Weights | None:
+    found: network.Weights | None = inspect.getclosurevars(taught.answer).nonlocals.get("learned")
+    return found
 
 
-def _answering(text: str, weights: Mapping[str, NDArray[Any]], problem: Problem) -> Taught:
-    module = network.module_with(text, problem, weights)
-    return Taught(lambda rows: softmax(training.scores(module, rows)), 0)
+def _answering(text: str, weights: network.Weights, problem: Problem) -> Taught:
+    return Taught(lambda rows: softmax(training.scores_of(text, problem, weights, rows)), 0)
