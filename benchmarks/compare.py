@@ -2,7 +2,8 @@
 
     FUSIONLEARN_DATA=… python benchmarks/compare.py NAME... [--workers 1]     runs these tasks of benchmarks/tasks
     FUSIONLEARN_DATA=… python benchmarks/compare.py                           runs all
-    python benchmarks/compare.py --page                                       writes docs/compare.md from the results
+    FUSIONLEARN_DATA=… python benchmarks/compare.py --validate NAME METHOD…   one-shot methods on validation rows
+    python benchmarks/compare.py --page                                       writes docs/compare.md and docs/plots
 
 One toml a task; results/compare-NAME.json holds every seed's figures, the partitions' digests and the settings that
 validation rows chose. Two tables that are never mixed: frozen encoders, and from scratch. No task is dropped.
@@ -14,22 +15,32 @@ import argparse
 import json
 import re
 import sys
+import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import fusionlearn as fl
 from fusionlearn import datasets, encoder, partition, plugin
-from fusionlearn.simulate import compare, open_runner, page
+from fusionlearn.method import GROUP as METHOD_GROUP
+from fusionlearn.method import METHODS, Method
+from fusionlearn.simulate import compare, open_runner, plots, simulate
+from fusionlearn.simulate.simulation import rows_of
 from fusionlearn.types import Task
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
+from benchmarks import sections  # noqa: E402 - found by the line above
+
 TASKS = ROOT / "benchmarks" / "tasks"
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "compare.md"
+PLOTS = ROOT / "docs" / "plots"
+VALIDATIONS = 5  # divisions of the first seed's training rows that `--validate` looks at
 MILLION = 1_000_000  # weights from which on a network must cost us a twentieth
 
 Rows = tuple[dict[str, Any], Any, dict[str, Any]]  # columns, label, rows
@@ -160,8 +171,18 @@ def mnist() -> Rows:
     return columns, label, {"pixels": images, "digit": labels.astype(str)}
 
 
+def cifar10_scratch() -> Rows:
+    """All 60,000 images of CIFAR-10 (JPEG copy) as they are, divided anew by each seed."""
+    parts = datasets.cifar10()
+    images = np.concatenate([part["image"].reshape(len(part["image"]), -1) for part in parts.values()])
+    labels = np.concatenate([part["label"] for part in parts.values()])
+    label = fl.ClassLabel("label", _classes([str(k) for k in range(10)]))
+    return {"pixels": fl.Vector(3072, 0, 255)}, label, {"pixels": images, "label": labels.astype(str)}
+
+
 def cifar10() -> Rows:
     """1,568 learned mixtures of a frozen EfficientNet-Lite0's outputs, all 60,000 images."""
+    sys.path[:0] = [] if str(ROOT / "benchmarks") in sys.path else [str(ROOT / "benchmarks")]
     import cifar10_features as known
 
     parts = datasets.cifar10()
@@ -200,8 +221,7 @@ def office() -> Rows:
 
 def amazon() -> Rows:
     """8,000 reviews of four departments."""
-    sys.path.insert(0, str(ROOT))
-    import amazon as known
+    from benchmarks import amazon as known
 
     texts, labels, domains = known.reviews()
     rows = {"text": list(texts), "stars": labels.astype(str), "department": np.array(known.DOMAINS)[domains]}
@@ -210,29 +230,56 @@ def amazon() -> Rows:
 
 LOADERS: dict[str, Callable[[], Rows]] = {
     "digits": digits, "heart": heart, "fraud": fraud, "homes": homes, "mnist": mnist, "cifar10": cifar10,
-    "office": office, "amazon": amazon,
+    "office": office, "amazon": amazon, "cifar10_scratch": cifar10_scratch,
 }  # fmt: skip
 
 
 # --- running --------------------------------------------------------------------------------------------------------
 
 
+def posed(told: dict[str, Any], columns: dict[str, Any], label: Any) -> Task:
+    """The task of a toml: its encoder and its method on these columns."""
+    method = plugin.parse(Method, told["method"], METHODS, METHOD_GROUP)  # type: ignore[type-abstract]
+    return fl.new_task(
+        told["title"], columns, label, encoder=encoders(told["encoder"]), method=method, privacy="none",
+        max_records=1_000_000, missing="center", out_of_range="clip",
+    )  # fmt: skip
+
+
 def question(told: dict[str, Any]) -> tuple[compare.Question, dict[str, Any]]:
     """A task's toml, and its rows."""
-    columns, label, rows = LOADERS[told["rows"]]()
-    parts = [
-        plugin.parse(encoder.Encoder, text.strip(), encoder.ENCODERS, encoder.GROUP)
-        for text in told["encoder"].split(", ")
-    ]
-    task: Task = fl.new_task(
-        told["title"], columns, label, encoder=parts, method=told["method"], privacy="none", max_records=1_000_000,
-        missing="center", out_of_range="clip",
-    )  # fmt: skip
+    columns, label, rows = loaded(told)
     asked = compare.Question(
-        task, partition.parse(told["partition"]), told["clients"], told["seeds"], told["rounds"],
-        tuple(told["methods"]), tuple(told["networks"]),
+        posed(told, columns, label), partition.parse(told["partition"]), told["clients"], told["seeds"],
+        told["rounds"], tuple(told["methods"]), tuple(told["networks"]),
+        network_encoder=encoders(told["network_encoder"]) if "network_encoder" in told else (),
+        tuning_rounds=told.get("tuning_rounds", compare.SHORT_ROUNDS),
     )  # fmt: skip
     return asked, rows
+
+
+def loaded(told: dict[str, Any]) -> Rows:
+    """Columns, label and rows of a toml; `most` of the rows where it says so."""
+    columns, label, rows = LOADERS[told["rows"]]()
+    return columns, label, some(rows, told["most"]) if "most" in told else rows
+
+
+def encoders(text: str) -> tuple[Any, ...]:
+    """Encoders one after another, separated by a comma and a space."""
+    return tuple(
+        plugin.parse(encoder.Encoder, part.strip(), encoder.ENCODERS, encoder.GROUP)  # type: ignore[type-abstract]
+        for part in text.split(", ")
+    )
+
+
+def some(rows: dict[str, Any], most: int) -> dict[str, Any]:
+    """So many rows drawn at random, once for all seeds, in their old order."""
+    total = len(next(iter(rows.values())))
+    chosen = np.sort(np.random.default_rng(0).permutation(total)[:most])
+    return {
+        name: [cells[i] for i in chosen] if isinstance(cells, list) else np.asarray(cells)[chosen]
+        for name, cells in rows.items()
+    }
 
 
 def run(name: str, workers: int) -> None:
@@ -241,8 +288,11 @@ def run(name: str, workers: int) -> None:
     asked, rows = question(told)
     path = RESULTS / f"compare-{name}.json"
     known = json.loads(path.read_text()) if path.exists() else None
-    if known is not None and known["settings"] != json.loads(json.dumps(asked.settings())):
+    settings = json.loads(json.dumps(asked.settings()))
+    if known is not None and _but_methods(known["settings"]) != _but_methods(settings):
         known = None
+    if known is not None:
+        known["settings"] = settings  # methods that were added or taken away leave the rivals as they are
 
     def keep(found: dict[str, Any]) -> None:
         path.write_text(json.dumps(_short(found), indent=1) + "\n")
@@ -256,6 +306,48 @@ def run(name: str, workers: int) -> None:
     keep({**found, "about": told})
 
 
+def validate(name: str, more: list[str]) -> None:
+    """Prints how each one-shot method does on validation rows: what a toml lists is chosen by this alone.
+
+    A fifth of every client's training rows of the first seed, five times anew; no test row is looked at.
+
+    more  methods in the place of those the toml lists; on other features METHOD @ ENCODER, ENCODER
+    """
+    told = tomllib.loads((TASKS / f"{name}.toml").read_text())
+    columns, label, rows = loaded(told)
+    asked, _ = question(told)
+    metric = compare.metric_for(asked.task.schema, compare.class_codes(asked.task.schema, rows))
+    divided = compare.split(asked, rows, asked.first_seed)
+    for text in more or (told["method"], *told["methods"]):
+        method, _, features = text.partition(" @ ")
+        task = posed(told | {"method": method, "encoder": features or told["encoder"]}, columns, label)
+        began, found, most = time.perf_counter(), [], 0
+        for number in range(VALIDATIONS):
+            parts, held = held_back(divided.parts, number)
+            made = simulate(task, divided.train, parts, seed=number)
+            found.append(compare.judged(made.model, rows_of(divided.train, held), metric))
+            most = max(most, made.most_bytes)
+        error = np.std(found, ddof=1) / np.sqrt(len(found))
+        print(f"{name}: {text}: {np.mean(found):.4f} ± {error:.4f}, {most:,} bytes, "
+              f"{time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
+
+
+def held_back(parts: Sequence[NDArray[np.int64]], number: int) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+    """Every client's rows less a fifth, and those fifths together."""
+    rng = np.random.default_rng([number, 0x76])
+    fit, held = [], []
+    for part in parts:
+        order = rng.permutation(part)
+        cut = round(len(part) * compare.VALIDATION)
+        held.append(order[:cut])
+        fit.append(np.sort(order[cut:]))
+    return fit, np.sort(np.concatenate(held))
+
+
+def _but_methods(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != "methods"}
+
+
 def _short(value: Any) -> Any:
     """Figures to six digits."""
     if isinstance(value, float):
@@ -265,37 +357,149 @@ def _short(value: Any) -> Any:
     return [_short(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-# --- the page -------------------------------------------------------------------------------------------------------
+# --- the pages ------------------------------------------------------------------------------------------------------
 
 
-def write_page() -> None:
-    """docs/compare.md: every task's frontier, and on how many none of FedAvg's points is better in both."""
+def kept() -> dict[str, dict[str, Any]]:
+    """Finished comparisons by task."""
     found = {
         path.stem.removeprefix("compare-"): json.loads(path.read_text())
         for path in sorted(RESULTS.glob("compare-*.json"))
     }
-    found = {name: result for name, result in found.items() if "table" in result and "about" in result}
+    return {name: result for name, result in found.items() if "table" in result and "about" in result}
+
+
+def section() -> Iterator[str]:
+    """Of docs/benchmarks.md: both tables, the plots, and what does not hold."""
+    found = kept()
+    if not found:
+        return
+    yield "## One contact or many rounds\n"
+    yield (
+        "One-shot methods against FedAvg, FedProx and FedAdam on the same rows, partitions and seeds; rivals' settings "
+        "were chosen on validation rows, five tries each. Every row, with spread, time and a measured membership "
+        "attack: [compare.md](compare.md). *Rival* is the one with the best last round, whatever it sends. *Network*: "
+        "elapsed over 20 Mbit/s and 50 ms with a tenth of the clients ten times as slow. **Published figures are of "
+        "their data and their partition**, so they rank nothing here; those marked ° were read in transcripts, not in "
+        "the papers.\n"
+    )
+    yield "\n".join(_verdict(found))
+    published = tomllib.loads((ROOT / "benchmarks" / "published.toml").read_text())["figure"]
+    for name in TABLES:
+        rows = {task: result for task, result in found.items() if result["about"]["table"] == name}
+        yield f"### {name.capitalize()}\n"
+        yield (
+            sections.table(HEAD, [_summary(task, result, published) for task, result in rows.items()])
+            if rows
+            else "Nothing is measured here yet.\n"
+        )
+        yield (
+            "\n".join(
+                f"![{result['metric']} against bytes: {result['about']['title']}](plots/{task}.svg)"
+                for task, result in rows.items()
+            )
+            + "\n"
+        )
+    large = [text for result in found.values() for text in _large(result)]
+    if large:
+        yield "Against networks above a million weights:\n"
+        yield "\n".join(large) + "\n"
+
+
+TABLES = ("frozen encoders", "from scratch")
+HEAD = (
+    "task", "clients", "best one-shot", "sent", "rival", "sent", "bytes", "network", "a client alone", "pooled",
+    "published: their data, their partition",
+)  # fmt: skip
+
+
+def _best(result: dict[str, Any], kind: str) -> dict[str, Any]:
+    rows = [row for row in result["table"]["rows"] if row["kind"] == kind]
+    return max(rows, key=lambda row: float(row["value"]))
+
+
+def _summary(task: str, result: dict[str, Any], published: list[dict[str, str]]) -> tuple[str, ...]:
+    """A line of one of the two tables."""
+    table, ours, theirs = result["table"], _best(result, "one_shot"), _best(result, "rivals")
+
+    def told(row: dict[str, Any]) -> str:
+        return f"{row['name']} {plots.share(result, row['value'])} ± {plots.share(result, row['spread'])}"
+
+    figures = [entry for entry in published if entry["task"] == task]
+    return (
+        result["about"]["title"] + ("" if result["metric"] == "accuracy" else f" ({result['metric']})"),
+        f"{len(next(iter(result['seeds'].values()))['sizes'])}, `{result['about']['partition']}`",
+        f"**{told(ours)}**", plots.size(ours["up"]), told(theirs), plots.size(theirs["up"]),
+        _times(theirs["up"] / ours["up"]), _times(theirs["elapsed_network"] / ours["elapsed_network"]),
+        plots.share(result, table["isolated"][0] if table["isolated"] else None),
+        plots.share(result, table["pooled"][0]),
+        "; ".join(
+            f"{entry['what']}: {entry['value']}{'°' * (entry['seen'] == 'transcript')} ({entry['source']})"
+            for entry in figures
+        ),
+    )  # fmt: skip
+
+
+def _times(ratio: float) -> str:
+    """How many times what one contact takes."""
+    return f"{ratio:.2g} ×" if ratio < 10 else f"{ratio:,.0f} ×"
+
+
+def _large(result: dict[str, Any]) -> Iterator[str]:
+    """What one contact takes against each network above a million weights, at which accuracy."""
+    ours = _best(result, "one_shot")
+    for row in result["table"]["rows"]:
+        if row["kind"] != "rivals":
+            continue
+        weights = next(iter(result["seeds"].values()))["rivals"][row["name"]]["weights_bytes"] // 4
+        if weights <= MILLION:
+            continue
+        holds = (
+            ours["value"] >= row["value"] and ours["up"] <= row["up"] / 20
+            and ours["elapsed_network"] <= row["elapsed_network"] / 5
+        )  # fmt: skip
+        yield (
+            f"- {result['about']['title']}, {row['name']}, {weights / 1e6:.2f} M weights, {row['rounds']} rounds: "
+            f"{plots.share(result, row['value'])} with {plots.size(row['up'])} in {plots.seconds(row['elapsed'])} here "
+            f"and {plots.seconds(row['elapsed_network'])} over the network; {ours['name']} "
+            f"{plots.share(result, ours['value'])} with {plots.size(ours['up'])}, "
+            f"{plots.seconds(ours['elapsed'])} and {plots.seconds(ours['elapsed_network'])}. At most a twentieth of "
+            f"the bytes and a fifth of the time at no less accuracy: {'yes' if holds else '**no**'}."
+        )
+
+
+def draw() -> None:
+    """docs/plots: the metric against bytes, a picture a task."""
+    PLOTS.mkdir(exist_ok=True)
+    for name, result in kept().items():
+        (PLOTS / f"{name}.svg").write_bytes(plots.against_bytes(result, plots.PAPER))
+
+
+def page() -> str:
+    """docs/compare.md: every task's table, and on how many none of the rivals' points is better in both."""
+    found = kept()
     lines = [
         "# One contact or many rounds",
         "",
-        "<!-- written by benchmarks/compare.py --page -->",
+        "<!-- Written by `python benchmarks/compare.py --page` from benchmarks/results/compare-*.json. -->",
         "",
         "The same rows, partitions and seeds for all: one-shot methods against FedAvg, FedProx and FedAdam on the same",
         "features (*same head*) and on a network; rivals' settings were chosen on validation rows, five tries each.",
         "*Network*: elapsed over 20 Mbit/s and 50 ms with a tenth of the clients ten times as slow. *Attack*: AUC of",
         "membership inference against what a server sees, 0.5 is guessing. How it is measured:",
-        "[how-to/compare](how-to/compare.md).",
+        "[how-to/compare](how-to/compare.md). All in two tables:",
+        "[benchmarks](benchmarks.md#one-contact-or-many-rounds).",
         "",
         *_verdict(found),
     ]
-    for table in ("frozen encoders", "from scratch"):
+    for table in TABLES:
         lines += [f"## {table.capitalize()}", ""]
         if not any(result["about"]["table"] == table for result in found.values()):
             lines += ["Nothing is measured here yet.", ""]
-        for result in found.values():
+        for name, result in found.items():
             if result["about"]["table"] == table:
-                lines += _section(result)
-    PAGE.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+                lines += _section(name, result)
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _verdict(found: dict[str, Any]) -> list[str]:
@@ -327,17 +531,14 @@ def _beats_own(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _more_accurate(result: dict[str, Any]) -> str:
     """The best rival's last round where it is ahead of the best one-shot row; else nothing."""
-    best, top = (
-        max((row for row in result["table"]["rows"] if row["kind"] == kind), key=lambda row: row["value"])
-        for kind in ("one_shot", "rivals")
-    )
+    best, top = _best(result, "one_shot"), _best(result, "rivals")
     if top["value"] <= best["value"]:
         return ""
-    told = [f"{row['name']} {page.share(result, row['value'])} with {page.size(row['up'])}" for row in (top, best)]
+    told = [f"{row['name']} {plots.share(result, row['value'])} with {plots.size(row['up'])}" for row in (top, best)]
     return f"{result['about']['title']}: {told[0]}, against {told[1]}"
 
 
-def _section(result: dict[str, Any]) -> list[str]:
+def _section(name: str, result: dict[str, Any]) -> list[str]:
     table, about = result["table"], result["about"]
     sizes = next(iter(result["seeds"].values()))["sizes"]
     lines = [
@@ -348,26 +549,28 @@ def _section(result: dict[str, Any]) -> list[str]:
         + (f" ({result['metric_why']})" if result["metric_why"] else "")
         + ".",
         "",
+        f"![{result['metric']} against bytes](plots/{name}.svg)",
+        "",
         f"| {result['metric']} | rounds | value | sent by a client | client time | network | to reach | attack |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in table["rows"]:
         title = f"**{row['name']}**" if row["kind"] == "one_shot" else row["name"]
-        value, spread = (page.share(result, row[key]) for key in ("value", "spread"))
-        spent, elapsed = (page.seconds(row[key]) for key in ("client_seconds", "elapsed_network"))
-        cells = (title, row["rounds"], f"{value} ± {spread}", page.size(row["up"]), spent, elapsed, row["reached"])
+        value, spread = (plots.share(result, row[key]) for key in ("value", "spread"))
+        spent, elapsed = (plots.seconds(row[key]) for key in ("client_seconds", "elapsed_network"))
+        cells = (title, row["rounds"], f"{value} ± {spread}", plots.size(row["up"]), spent, elapsed, row["reached"])
         lines.append(f"| {' | '.join(map(str, cells))} | {row['privacy']} |")
     for label, value in (
         ("mean isolated client", table["isolated"]), ("best isolated client", table["isolated_best"]),
         (f"{table['own']}, pooled", table["pooled_own"]), (f"pooled: {', '.join(table['pooled_by'])}", table["pooled"]),
         ("commonest answer", table["majority"]),
     ):  # fmt: skip
-        lines.append(f"| *{label}* | | {page.share(result, value[0] if value else None)} | | | | | |")
+        lines.append(f"| *{label}* | | {plots.share(result, value[0] if value else None)} | | | | | |")
     lines.append("")
     for row in table["dominated"]:
         lines.append(
-            f"One-shot is behind here: {row['name']} has {page.share(result, row['value'])} after {row['round']} "
-            f"rounds and {page.size(row['up'])}."
+            f"One-shot is behind here: {row['name']} has {plots.share(result, row['value'])} after {row['round']} "
+            f"rounds and {plots.size(row['up'])}."
         )
     if table["leakier"]:
         lines.append(f"{table['best_one_shot']} gives more away than {', '.join(table['leakier'])}.")
@@ -381,14 +584,22 @@ def _section(result: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Run, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[[], *sorted(path.stem for path in TASKS.glob("*.toml"))])
+    known = sorted(path.stem for path in TASKS.glob("*.toml"))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all where none is given")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--page", action="store_true")
+    parser.add_argument("--validate", metavar="NAME", choices=known, help="what follows are methods")
     given = parser.parse_args()
+    if given.validate:
+        validate(given.validate, given.names)
+        return
+    if unknown := set(given.names) - set(known):
+        parser.error(f"there is no task {min(unknown)}")
     if not given.page:
-        for name in given.names or sorted(path.stem for path in TASKS.glob("*.toml")):
+        for name in given.names or known:
             run(name, given.workers)
-    write_page()
+    draw()
+    PAGE.write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import numpy as np
 
-from fusionlearn import file, partition, run
+from fusionlearn import encoder, file, partition, plugin, run
 from fusionlearn.cli.base import Bar, F, json_option, main, path_type, progress, read_task, say, show_result, sized
 from fusionlearn.errors import FileError, SettingsError
 
@@ -199,25 +199,26 @@ def _digest(rows: dict[str, Any]) -> str:
 @click.option("--epochs", default=1, show_default=True, type=click.IntRange(1), help="A rival's local epochs a round.")
 @click.option("--method", "methods", multiple=True, help="Another one-shot method to list; repeat for more.")
 @click.option("--rival-network", "networks", multiple=True, help="A network the rivals may use [default: mlp].")
+@click.option("--rival-encoder", help="What those networks and pooled models read [default: the task's features].")
 @click.option("--network", default="20Mbit,50ms,10%", show_default=True, help="Rate, latency, stragglers.")
 @click.option("--html", type=path_type(), help="Write the report as one self-contained page.")
 @json_option
 def compare_command(
     task_path: Path, data: str, kind: str, clients: int, seeds: int, runner: str, workers: int, out: Path | None,
     map_path: Path | None, rounds: int, epochs: int, methods: tuple[str, ...], networks: tuple[str, ...],
-    network: str, html: Path | None, as_json: bool,
+    rival_encoder: str | None, network: str, html: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """One-shot against FedAvg, FedProx and FedAdam on your own rows: accuracy, bytes, time, privacy.
 
     The rivals run on the same encoder and on a network, on the same partitions and seeds, their learning rates chosen
     on validation rows with five tries each.
     """
-    from fusionlearn.simulate import compare, open_runner, page
+    from fusionlearn.simulate import compare, open_runner, page, plots
 
     task = read_task(task_path, allow_unsigned=True)
     question = compare.Question(
         task, partition.parse(kind), clients, seeds, rounds, methods, networks or ("mlp",), epochs,
-        compare.parse_network(network),
+        compare.parse_network(network), network_encoder=_encoders(rival_encoder),
     )  # fmt: skip
     rows = _rows(data, task, map_path, question.partition)
     settings = question.settings() | {"data": _digest(rows)}
@@ -240,9 +241,16 @@ def compare_command(
     if as_json:
         show_result(True, found, [])
         return
-    _print_table(found, page.share)
+    _print_table(found, plots.share)
     if html is not None:
         say(f"Wrote {html}.")
+
+
+def _encoders(text: str | None) -> tuple[Any, ...]:
+    """One encoder, written NAME[:key=value,…]."""
+    if text is None:
+        return ()
+    return (plugin.parse(encoder.Encoder, text, encoder.ENCODERS, encoder.GROUP),)  # type: ignore[type-abstract]
 
 
 def _print_table(found: dict[str, Any], share: Callable[[Any, float | None], str]) -> None:
@@ -250,7 +258,7 @@ def _print_table(found: dict[str, Any], share: Callable[[Any, float | None], str
     from rich.console import Console
     from rich.table import Table
 
-    from fusionlearn.simulate.page import seconds, size
+    from fusionlearn.simulate.plots import seconds, size
 
     table = found["table"]
     title = f"{found['name']}: one contact or {found['settings']['rounds']} rounds"
@@ -288,7 +296,7 @@ def _last_one_shot(rows: list[dict[str, Any]]) -> Any:
 
 
 def _remarks(found: dict[str, Any], share: Callable[[Any, float | None], str]) -> Iterator[str]:
-    from fusionlearn.simulate.page import size
+    from fusionlearn.simulate.plots import size
 
     table = found["table"]
     if found["metric_why"]:
