@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,24 @@ def test_separate_networks_are_averaged_as_their_sums_are() -> None:
     assert int(total["count"]) == 90
     for name, value in network.weights_of(fuse(sums), METHOD.network, CLASSES, "").items():
         np.testing.assert_allclose(mean[name], value, atol=1e-6)
+
+
+def test_sums_of_32_bits_take_half_the_bytes_and_round_by_little() -> None:
+    parts, half = [rows(seed, 100) for seed in range(4)], dataclasses.replace(METHOD, word=32)
+    told = {}
+    for method in (METHOD, half):
+        sums = [method.summarize(part, CLASSES, {}, rng=np.random.default_rng(7)) for part in parts]
+        model, _ = method.fuse([add(add(sums[0], sums[1]), sums[2]), sums[3]], CLASSES, {}, rng=np.random.default_rng(0))
+        told[method.word] = network.weights_of(model, method.network, CLASSES, "")
+        size = sum(array.nbytes for name, array in sums[0].items() if name.startswith("network."))
+        assert size == 8 * sum(array.size for array in told[method.word].values()) * method.word / 64
+    for name, value in told[64].items():
+        np.testing.assert_allclose(told[32][name], value, atol=0.01)
+    assert any((told[32][name] != value).any() for name, value in told[64].items())
+    with pytest.raises(SettingsError, match="passed 128"):
+        WeightSums(METHOD.network, CLASSES, 32).encode(
+            {name: value + 200 for name, value in told[64].items()}, averaging.counts_of(parts[0]["y"], CLASSES)
+        )
 
 
 def test_a_class_nobody_holds_never_wins() -> None:

@@ -21,7 +21,7 @@ SETTINGS = {
     "gaussian": [{}, {"covariance": "per_class"}, {"covariance": "diagonal"}, {"class_prior": "uniform"}],
     "naive_bayes": [{}, {"smoothing": 0.0}, {"class_prior": "uniform"}, {"word": 32}],
     "forest": [{"trees": 2, "max_leaves": 8}],
-    "average": [{"network": "mlp:hidden=4", "epochs": 1}],
+    "average": [{"network": "mlp:hidden=4", "epochs": 1}, {"network": "linear", "epochs": 1, "word": 32}],
     "distill": [
         {"student": "mlp:hidden=4", "epochs": 1},
         {"student": "linear", "epochs": 1, "folds": 2, "coding": "fixed"},

@@ -6,7 +6,7 @@ learned nothing about it but to say no. Batch statistics are means over rows too
 Σ n_k (σ²_k + μ²_k), whose fused variance E[x²] − E[x]² holds what separates the clients from each other, which a mean
 of variances loses.
 
-    network.NAME  as the weights  int64   n · w, fixed point; of the head's rows n_c · w_c
+    network.NAME  as the weights  int64   n · w, fixed point; of the head's rows n_c · w_c (or int32)
     count         ()              int64   rows
     class_count   (c,)            int64   rows of each class; not for regression
 """
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from fusionlearn import arrays, network
 from fusionlearn.arrays import Arrays, ArraySpec
 from fusionlearn.errors import SettingsError, UpdateError
-from fusionlearn.fixed import FixedPoint
+from fusionlearn.fixed import FixedPoint, Word
 from fusionlearn.network import HEAD, MEAN, PREFIX, VARIANCE, Weights
 from fusionlearn.problem import Problem
 
-LARGEST = 2.0**16  # of any weight or batch statistic
+LARGEST: Mapping[Word, float] = {64: 2.0**16, 32: 2.0**7}  # of any weight or batch statistic, by bits of a sum
 NEVER = -30.0  # the score of a class that no client holds
 
 
@@ -37,26 +37,32 @@ class WeightSums:
 
     network: str
     problem: Problem
+    word: Word = 64  # bits of a sum
 
     @property
     def grid(self) -> FixedPoint:
-        return FixedPoint.for_sums(self.problem.max_records, LARGEST)
+        return FixedPoint.for_sums(self.problem.max_records, self.largest, self.word)
+
+    @property
+    def largest(self) -> float:
+        return LARGEST[self.word]
 
     def declare(self) -> dict[str, ArraySpec]:
         """What the sums of any clients look like."""
-        top = self.grid.bound(self.problem.max_records, LARGEST)
+        top, dtype = self.grid.bound(self.problem.max_records, self.largest), self.grid.dtype
         shapes = network.shapes(self.network, self.problem)
         return declare_counts(self.problem) | {
-            PREFIX + name: ArraySpec("int64", shape, -top, top) for name, shape in shapes.items()
+            PREFIX + name: ArraySpec(dtype, shape, -top, top) for name, shape in shapes.items()
         }
 
     def encode(self, weights: Weights, counts: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
         """One client's weights and counts as a summary. Errors: SettingsError when a weight is out of bounds."""
         summed = {}
         for name, value in moments_of(weights).items():
-            if np.abs(value).max(initial=0.0) > LARGEST:
+            if np.abs(value).max(initial=0.0) > self.largest:
                 raise SettingsError(
-                    f"training went astray: weights '{name}' passed {LARGEST:g}. Lower the rate, or scale the columns."
+                    f"training went astray: weights '{name}' passed {self.largest:g}. Lower the rate, or scale the "
+                    f"columns."
                 )
             summed[PREFIX + name] = self.grid.encode(value * _share(name, value, counts))
         return {**counts, **summed}
@@ -74,7 +80,7 @@ class WeightSums:
         """Refuse sums that no weights within bounds gave. Errors: UpdateError."""
         arrays.check(summary, self.declare(), place)
         check_counts(summary, place)
-        top = float(self.grid.bound(int(summary["count"]), LARGEST))
+        top = float(self.grid.bound(int(summary["count"]), self.largest))
         for name in network.shapes(self.network, self.problem):
             if np.abs(summary[PREFIX + name].astype(np.float64)).max(initial=0.0) > top:
                 raise UpdateError(f"{place}: the weights '{name}' are larger than its number of rows allows.")

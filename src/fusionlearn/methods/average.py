@@ -6,12 +6,13 @@ the last layer by the rows of its class, batch statistics by mean and mean squar
 trained from different ones average to nothing.
 
 Update
-    network.NAME  as the weights  int64   n · w, fixed point; n_c · w_c for row c of the head
+    network.NAME  as the weights  int64   n · w, fixed point; n_c · w_c for row c of the head (int32 with a word of
+                                          32 bits: fused weights are then off by about √clients/rows)
     count         ()              int64   rows
     class_count   (c,)            int64   rows of each class; classification only
 Model
     network.NAME  as the weights  float32
-Cost     upload 8 bytes a weight; client epochs · n forward and backward passes; server nothing
+Cost     upload 8 bytes a weight, 4 with a word of 32 bits; client epochs · n passes of the network; server nothing
 Privacy  weights remember rows: no bound on what one record changes
 Source   McMahan, Moore, Ramage, Hampson, Agüera y Arcas, Communication-Efficient Learning of Deep Networks from
          Decentralized Data, 2017; one round of it: Guha, Talwalkar, Smith, One-Shot Federated Learning, 2019
@@ -20,7 +21,7 @@ Source   McMahan, Moore, Ramage, Hampson, Agüera y Arcas, Communication-Efficie
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -29,8 +30,10 @@ from numpy.typing import NDArray
 from fusionlearn import arrays, averaging, network, training
 from fusionlearn.arrays import Arrays, ArraySpec, Data, as_numpy
 from fusionlearn.averaging import WeightSums
+from fusionlearn.fixed import Word
 from fusionlearn.method import Method, Moments
 from fusionlearn.network import Weights
+from fusionlearn.plugin import LATER
 from fusionlearn.problem import Problem
 
 
@@ -49,6 +52,7 @@ class Average(Method):
     classes: Literal["seen", "all"] = "seen"  # that a client's loss compares: those it holds, or all
     precision: Literal["float32", "bfloat16"] = "float32"  # of products while training
     seed: int = 0  # public; of the weights to start from where the task's prior holds none
+    word: Word = field(default=64, metadata=LATER)  # bits of a sum: 32 halve the upload
 
     def __post_init__(self) -> None:
         network.parse(self.network)
@@ -68,7 +72,7 @@ class Average(Method):
 
     def declare(self, problem: Problem, prior: Arrays) -> dict[str, ArraySpec]:
         network.start(self.network, problem, prior, self.seed)
-        return WeightSums(self.network, problem).declare()
+        return self._sums(problem).declare()
 
     def summarize(
         self,
@@ -112,7 +116,7 @@ class Average(Method):
         held = total.get("class_count")
         averaging.check_classes(held)
         start = network.start(self.network, problem, prior, self.seed)
-        weights = WeightSums(self.network, problem).mean(total, start)
+        weights = self._sums(problem).mean(total, start)
         absent = [] if held is None else [problem.labels[k] for k in np.flatnonzero(held == 0)]
         return network.named(weights), {"records": int(total["count"]), "absent_classes": absent}
 
@@ -121,7 +125,7 @@ class Average(Method):
 
     def check(self, summary: Arrays, problem: Problem, prior: Arrays, place: str) -> None:
         """Besides shapes and bounds: class counts that sum to the rows, weights that the rows allow."""
-        WeightSums(self.network, problem).check(summary, place)
+        self._sums(problem).check(summary, place)
 
     def pretrain(
         self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator
@@ -135,6 +139,9 @@ class Average(Method):
         counts = summary["class_count"].astype(np.float64) if problem.labels else None
         return Moments(float(summary["count"]), counts, None, None)
 
+    def _sums(self, problem: Problem) -> WeightSums:
+        return WeightSums(self.network, problem, self.word)
+
     def _training(self) -> training.Training:
         return training.Training(self.epochs, self.batch_size, self.rate, self.momentum, self.decay, self.precision)
 
@@ -143,4 +150,4 @@ class Average(Method):
         return training.Job(x, y, int(rng.integers(2**31)), seen)
 
     def _summary(self, weights: Weights, y: NDArray[Any], problem: Problem) -> dict[str, Any]:
-        return dict(WeightSums(self.network, problem).encode(weights, averaging.counts_of(y, problem)))
+        return dict(self._sums(problem).encode(weights, averaging.counts_of(y, problem)))
