@@ -100,7 +100,8 @@ def test_sums_of_32_bits_take_half_the_bytes_and_round_by_little() -> None:
     told = {}
     for method in (METHOD, half):
         sums = [method.summarize(part, CLASSES, {}, rng=np.random.default_rng(7)) for part in parts]
-        model, _ = method.fuse([add(add(sums[0], sums[1]), sums[2]), sums[3]], CLASSES, {}, rng=np.random.default_rng(0))
+        total = add(add(sums[0], sums[1]), sums[2])
+        model, _ = method.fuse([total, sums[3]], CLASSES, {}, rng=np.random.default_rng(0))
         told[method.word] = network.weights_of(model, method.network, CLASSES, "")
         size = sum(array.nbytes for name, array in sums[0].items() if name.startswith("network."))
         assert size == 8 * sum(array.size for array in told[method.word].values()) * method.word / 64
