@@ -18,6 +18,7 @@ from fusionlearn.methods.average import Average
 from fusionlearn.methods.distill import Distill
 from fusionlearn.methods.distill_head import DistillHead
 from fusionlearn.methods.ridge import Ridge
+from fusionlearn.methods.synthesize import Synthesize
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -72,13 +73,25 @@ def model_of(method: Any, label: Any = CLASSES, columns: Any = None, raw: Any = 
 
 @pytest.mark.parametrize("label", [CLASSES, NUMBER], ids=["classes", "number"])
 @pytest.mark.parametrize(
-    "method", [Ridge(), DistillHead(mix=0.0), Average(network="mlp:hidden=8", epochs=3)], ids=lambda made: made.name
+    "method",
+    [
+        Ridge(),
+        DistillHead(mix=0.0),
+        Average(network="mlp:hidden=8", epochs=3),
+        Synthesize(student="ridge"),
+        Synthesize(student="mlp:hidden=8", samples=300),
+    ],
+    ids=str,
 )
 def test_the_graph_answers_as_the_model(method: Any, label: Any) -> None:
     if isinstance(method, Average):
         pytest.importorskip("torch")
     agree(model_of(method, label), rows(2))
     agree(model_of(method, label), rows(2, 1))
+
+
+def test_a_head_of_log_odds_answers_by_a_softmax() -> None:
+    agree(model_of(Synthesize(student="logistic")), rows(2))
 
 
 @pytest.mark.parametrize("missing", ["indicator", "center"])
