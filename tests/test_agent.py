@@ -288,6 +288,25 @@ def test_trouble_ends():
         hub_at(server, patience=0.0).who()
 
 
+def test_an_address_that_never_answered_is_soon_given_up(own_home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(contact, "FIRST_CONTACT", 0.0)
+    with answering(lambda *_: said(200, {"hub": rounds.public(0)})) as server, hub_at(server) as hub:
+        contact.meet(hub)
+        server.script = lambda *_: None
+        hub.patience, hub.told = 0.2, (tried := []).append
+        with pytest.raises(HubError, match="cannot be reached"):
+            contact.meet(hub)
+        assert tried  # a hub that was there is waited for
+    tried.clear()
+    elsewhere = server.url.replace("127.0.0.1", "localhost")
+    with (
+        wire.Hub(elsewhere, rounds.key(1), told=tried.append) as hub,
+        pytest.raises(HubError, match="cannot be reached"),
+    ):
+        contact.meet(hub)
+    assert tried == []
+
+
 def test_a_refusal_is_told_at_once_and_in_the_hub_s_words():
     no = said(403, {"error": "no such key.", "kind": "NotAllowed"})
     with answering(lambda *_: no) as server, pytest.raises(HubError, match=r"No such key\.") as caught:
@@ -432,6 +451,22 @@ def test_a_private_authority_is_believed_when_it_is_named(authority: tuple[Path,
         assert hub_at(server, ca=authority[0]).who()["hub"] == rounds.public(0)
         with pytest.raises(HubError, match="--ca"):
             hub_at(server, patience=0.1).who()
+        elsewhere = server.url.replace("127.0.0.1", "localhost")
+        told: list[str] = []
+        for url, ca, sentence in (
+            (server.url, None, "--ca"),  # the default patience is two minutes: what cannot pass is told at once
+            (elsewhere, authority[0], "is for another name"),
+        ):
+            with wire.Hub(url, rounds.key(1), ca=ca, told=told.append) as hub, pytest.raises(HubError, match=sentence):
+                hub.who()
+        assert told == []
+    with (
+        answering(lambda *_: said(200, {})) as plain,
+        wire.Hub(plain.url.replace("http", "https"), rounds.key(1), told=told.append) as hub,
+        pytest.raises(HubError, match="does not speak TLS"),
+    ):
+        hub.who()
+    assert told == []
     (tmp_path / "no.pem").write_text("nothing")
     with pytest.raises(SettingsError, match="no certificate"):
         wire.Hub("https://hub.example", rounds.key(1), ca=tmp_path / "no.pem")

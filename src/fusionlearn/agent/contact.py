@@ -20,6 +20,7 @@ from fusionlearn.errors import HubError, SettingsError, SignatureError
 from fusionlearn.types import Model, Task
 
 FIRST_POLL, LONGEST_POLL = 1.0, 60.0  # seconds between looks at a task's status
+FIRST_CONTACT = 15.0  # seconds an address that never answered is tried: it is likelier wrong than away
 
 
 def meet(hub: Hub) -> dict[str, Any]:
@@ -28,13 +29,14 @@ def meet(hub: Hub) -> dict[str, Any]:
     Errors: SignatureError when another key answers than at first contact
     """
     own = keys.public_hex(hub.key)
-    answer = hub.who()
+    known = site.enrolment(hub.url, own)
+    answer = hub.who(None if known else FIRST_CONTACT)
     signer = str(answer.get("hub", ""))
     if not keys.is_signer(signer):
         raise HubError(f"{hub.url} does not answer like a hub: check the address.")
-    if keys.trust(f"hub {hub.url}", signer):
+    if keys.trust(f"hub {hub.url}", signer) and signer != own:
         hub.told(f"First contact with {hub.url}: key {keys.fingerprint(signer)}. Compare the digits by telephone.")
-    known = site.enrolment(hub.url, own) or {"url": hub.url, "hub": signer, "projects": {}}
+    known = known or {"url": hub.url, "hub": signer, "projects": {}}
     if known["hub"] != signer:
         known = {**known, "hub": signer}
     site.keep_enrolment(hub.url, own, known)

@@ -26,6 +26,13 @@ PATIENCE = 120.0  # seconds of trouble before giving up
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds between tries
 TIMEOUT = 60.0  # seconds for one answer
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_OTHER_NAME = ("is for another name", "write the hub's address as its operator told you")
+CERTIFICATE_FAULTS = {  # by OpenSSL's number
+    9: ("is not valid yet", "set this machine's clock"),
+    10: ("has expired", "tell the hub's operator, or set this machine's clock"),
+    62: _OTHER_NAME,
+    64: _OTHER_NAME,
+}
 
 
 class Hub:
@@ -97,11 +104,13 @@ class Hub:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         fine: tuple[int, ...] = (200, 201, 202, 204),
+        patience: float | None = None,
     ) -> Any:
         """One signed request, tried again until it is answered; the httpx response.
 
         body, content  JSON, or bytes as they are
         fine           statuses that are answers; any other is an error
+        patience       seconds of trouble before giving up; None: as the hub was opened with
         Errors         HubError: what the hub said, or that it cannot be reached
         """
         import httpx
@@ -118,8 +127,11 @@ class Hub:
                     raise refused(response)
                 trouble, wanted = refused(response), _retry_after(response)
             except httpx.TransportError as error:
+                fault = self._tls_fault(error)
+                if fault:  # no later try will be answered otherwise
+                    raise HubError(fault) from error
                 trouble, wanted = HubError(self._away(error)), 0.0
-            left = self.patience - (time.monotonic() - started)
+            left = (self.patience if patience is None else min(patience, self.patience)) - (time.monotonic() - started)
             wait = max(wanted, pause * random.uniform(0.5, 1.0))
             if wait > left:
                 raise trouble
@@ -136,18 +148,30 @@ class Hub:
         return self._client.request(method, url, content=content, headers=headers)
 
     def _away(self, error: Exception) -> str:
-        if isinstance(error.__cause__, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(error):
-            return (
-                f"the certificate of {self.url} is not by an authority this machine believes: "
-                f"if the hub has a private one, pass its file with --ca."
-            )
         return f"{self.url} cannot be reached ({type(error).__name__}): check the address and this network's proxy."
+
+    def _tls_fault(self, error: BaseException | None) -> str:
+        """What is wrong with the other side's TLS, as a sentence; "" when it is something else, which may pass."""
+        while error is not None and not isinstance(error, ssl.SSLError):
+            error = error.__cause__ or error.__context__
+        if isinstance(error, ssl.SSLCertVerificationError):
+            what, advice = CERTIFICATE_FAULTS.get(
+                error.verify_code,
+                (
+                    "is not by an authority this machine believes",
+                    "if the hub has a private one, pass its file with --ca",
+                ),
+            )
+            return f"the certificate of {self.url} {what}: {advice}."
+        if error is not None and "WRONG_VERSION_NUMBER" in str(error):
+            return f"what answers at {self.url} does not speak TLS: is the address http:// there, or the port another?"
+        return ""
 
     # --- what a hub is asked --------------------------------------------------------------------------------------
 
-    def who(self) -> dict[str, Any]:
+    def who(self, patience: float | None = None) -> dict[str, Any]:
         """The hub's key, name, version and format."""
-        return _object(self.ask("GET", "/v1/hub"))
+        return _object(self.ask("GET", "/v1/hub", patience=patience))
 
     def get(self, path: str) -> Any:
         """A JSON answer."""
