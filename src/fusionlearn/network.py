@@ -117,6 +117,11 @@ def initial(text: str, problem: Problem, seed: int = 0) -> Weights:
     and variances are 1, everything else is 0.
     Source  He, Zhang, Ren, Sun, Delving Deep into Rectifiers, 2015
     """
+    return {name: value.copy() for name, value in _initial(text, problem, seed).items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _initial(text: str, problem: Problem, seed: int) -> Weights:
     rng = np.random.default_rng([seed, 0x6E6574])
     weights: Weights = {}
     for name, shape in shapes(text, problem).items():

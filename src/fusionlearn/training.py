@@ -279,11 +279,11 @@ class _Dense:
             first = int(np.searchsorted(self.steps, step, side="right"))  # the clients before it have done their epoch
             here = places[first:, step]
             is_full = bool((self.sizes[first:] >= (step + 1) * size).all())
-            passed = self.stack.forward(self.rows[here], first)
+            passed = self.stack.forward(self.rows.take(here, axis=0), first)
             scores = passed.pop()
             if self.closed is not None:
                 scores += self.closed[first:]
-            losses, slopes = self.loss(scores, self.goals[here])
+            losses, slopes = self.loss(scores, self.goals.take(here, axis=0))
             if is_full:
                 slopes *= np.float32(1) / np.float32(size)
             else:
@@ -358,9 +358,7 @@ class _Torch:
         self.goals = _joined([job.targets], _kind(job.targets))
         self.job, self.settings, self.loss, self.closed = job, settings, loss, _closed(job)
         self.parameters = list(self.module.parameters())
-        self.descent = torch.optim.SGD(
-            self.parameters, settings.rate, momentum=settings.momentum, weight_decay=settings.decay, fused=True
-        )
+        self.moving = [torch.zeros_like(weight) for weight in self.parameters if settings.momentum]
 
     def epoch(self, number: int) -> float:
         """One pass over the rows."""
@@ -378,13 +376,25 @@ class _Torch:
                 scores = answered.detach().cpu().numpy()
                 losses, slopes = self.loss(scores if self.closed is None else scores + self.closed, self.goals[here])
                 slopes /= np.float32(len(here))
-                self.descent.zero_grad(set_to_none=True)
                 answered.backward(torch.from_numpy(slopes).to(self.device))
-                told = rate_at(self.settings, number * steps + step, self.settings.epochs * steps)
-                self.descent.param_groups[0]["lr"] = told
-                self.descent.step()
+                self._descend(rate_at(self.settings, number * steps + step, self.settings.epochs * steps))
                 total += float(losses.sum())
         return total / max(len(order), 1)
+
+    def _descend(self, rate: float) -> None:
+        """One step along the gradients. torch's own descent would first load its compiler, for a second and more."""
+        torch = torch_for("training")
+        with torch.no_grad():
+            for place, weight in enumerate(self.parameters):
+                change, weight.grad = weight.grad, None
+                if change is None:
+                    continue
+                if self.settings.decay:
+                    change.add_(weight, alpha=self.settings.decay)
+                if self.settings.momentum:
+                    moving = self.moving[place]
+                    change = torch.add(change, moving, alpha=self.settings.momentum, out=moving)
+                weight.sub_(change, alpha=rate)
 
     def weights(self, place: int) -> Weights:
         """The module's."""
@@ -394,21 +404,15 @@ class _Torch:
     def state(self) -> dict[str, NDArray[Any]]:
         """Weights, batch statistics and momentum."""
         held = {f"module.{name}": value.detach().cpu().numpy() for name, value in self.module.state_dict().items()}
-        for index, weight in enumerate(self.parameters):
-            moving = self.descent.state.get(weight, {}).get("momentum_buffer")
-            if moving is not None:
-                held[f"moving.{index}"] = moving.cpu().numpy()
-        return held
+        return held | {f"moving.{index}": moving.cpu().numpy() for index, moving in enumerate(self.moving)}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Put them back."""
         torch = torch_for("training")
         given = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
         self.module.load_state_dict({name: given[f"module.{name}"] for name in self.module.state_dict()})
-        for index, weight in enumerate(self.parameters):
-            moving = given.get(f"moving.{index}")
-            if moving is not None:
-                self.descent.state[weight]["momentum_buffer"] = torch.empty_like(weight).copy_(moving)
+        for index, moving in enumerate(self.moving):
+            moving.copy_(given[f"moving.{index}"])
 
 
 def order_of(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -33,8 +33,9 @@ class Cnn(Network):
         pooled = max(height // 4, 1) * max(width // 4, 1)
         body = [
             image,
-            *(nn.Conv2d(channels, self.width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(self.width, 2 * self.width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            # The largest of four, then rectified: the same the other way round, with a quarter to rectify.
+            *(nn.Conv2d(channels, self.width, 5, padding=2), nn.MaxPool2d(2), nn.ReLU()),
+            *(nn.Conv2d(self.width, 2 * self.width, 5, padding=2), nn.MaxPool2d(2), nn.ReLU()),
             *(nn.Flatten(), nn.Linear(2 * self.width * pooled, self.hidden), nn.ReLU()),
         ]
         return layers.network(body, self.hidden, problem)
