@@ -188,6 +188,26 @@ def test_a_new_key_takes_the_old_one_s_place(served: Served, tmp_path: Path):
     assert told["yours"]["state"] == "counted"
 
 
+def test_a_device_joins_by_its_manufacturer_s_word(served: Served, tmp_path: Path):
+    home, maker, device = owner_home(served, tmp_path), tmp_path / "maker", tmp_path / "device"
+    task = published(served, home, "fleet")
+    public = [as_user(place, "keygen")["public"] for place in (maker, device)]
+    enrolled = as_user(home, "members", "--hub", served.url, "--enrol", public[0], "--role", "manufacturer")
+    assert enrolled["status"] == 0, enrolled["said"]
+    word = tmp_path / "device.json"
+    made = as_user(maker, "certify", public[1], "--project", "default", "-o", word)
+    assert made["status"] == 0 and made["certificate"] == str(word), made["said"]
+    data = csv_of(tmp_path / "rows.csv", rounds.records(6, 80))
+    given = ("join", served.url, "--task", task, "--data", data, "--accept-small-cells", "--certificate", word)
+    assert as_user(device, *given, "--code", "x")["error"].startswith("a key joins by")
+    sent = as_user(device, *given, "--name", "meter 7")
+    assert sent["status"] == 0 and sent["receipt"]["signer"] == keys.parse_public(public[1]), sent["said"]
+    other = as_user(tmp_path / "other", *given)  # the word is for one key
+    assert other["status"] == 1 and "no manufacturer" in other["error"].lower()
+    (tmp_path / "no.json").write_text("[]")
+    assert "is no certificate" in as_user(device, *given[:-1], tmp_path / "no.json")["error"]
+
+
 def test_the_example_of_four_hospitals(real_data: Path, tmp_path: Path):
     """`examples/hospitals/network.sh` as it stands, and the same four updates fused by files."""
     environment = {

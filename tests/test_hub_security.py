@@ -508,6 +508,32 @@ def test_expired_unknown_and_used_codes_sound_alike(hub: Hub) -> None:
     assert len(answers) == 1
 
 
+def test_a_manufacturer_s_word_is_for_one_key_in_one_project(hub: Hub) -> None:
+    maker, device, project = 60, 61, OWN
+    members.enrol(hub.hub, hub.member(OWN, world.OWNER), world.public(maker), "manufacturer", "")
+
+    def joins(by: int = maker, of: int = device, place: str = project, signs: int = device, named: int = maker) -> int:
+        word = world.key(by).sign(f"fusionlearn device {place} {world.public(of)}".encode()).hex()
+        certificate = {"manufacturer": world.public(named), "project": place, "signature": word}
+        body = {"certificate": certificate, "name": "meter"}
+        return hub.client("POST", "/v1/enrol", world.key(signs), body).status
+
+    before = hub.state()
+    assert joins(by=62, named=62) == 403  # a maker nobody enrolled
+    assert joins(by=62) == 403  # another's signature under the maker's name
+    assert joins(of=63) == 403  # the word for another device
+    assert joins(place=OTHER) == 403  # a project that does not know the maker
+    assert joins(by=world.OWNER, named=world.OWNER) == 403  # an owner is no manufacturer
+    assert hub.state() == before
+    assert [joins(), joins()] == [201, 201]  # twice is once
+    assert hub.member(OWN, device).role == "client"
+    # the maker itself may do nothing here, and vouches for none once it is revoked
+    assert hub.client("GET", f"/v1/projects/{OWN}/tasks", world.key(maker)).status == 404
+    members.revoke(hub.hub, hub.member(OWN, world.OWNER), world.public(maker))
+    assert joins(of=64, signs=64) == 403
+    assert hub.member(OWN, device).role == "client"
+
+
 def test_one_client_s_hundred_racing_uploads_are_one(hub: Hub) -> None:
     """The same update at once gets one receipt; two different ones of a client: one counts, the other is told."""
     members.enrol(hub.hub, hub.member(OWN, world.OWNER), world.public(3), "client", "")

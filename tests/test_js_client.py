@@ -149,11 +149,16 @@ def test_a_whole_contact_over_the_network(tmp_path: Path):
     try:
         home = test_agent.owner_home(hub, tmp_path)
         task = test_agent.published(hub, home, "devices", "--quorum", 2)
-        code = test_agent.as_user(home, "invite", "--hub", hub.url, "--uses", 2)["code"]
+        code = test_agent.as_user(home, "invite", "--hub", hub.url)["code"]
+        maker = test_agent.as_user(tmp_path / "maker", "keygen")["public"]
+        test_agent.as_user(home, "members", "--hub", hub.url, "--enrol", maker, "--role", "manufacturer")
         for number in (1, 2):
-            assert node("keygen", tmp_path / f"device{number}.pem").returncode == 0
+            device = node("keygen", tmp_path / f"device{number}.pem").stdout.strip()
+            word = tmp_path / f"device{number}.json"  # the second device joins by its manufacturer's word
+            test_agent.as_user(tmp_path / "maker", "certify", device, "--project", "default", "-o", word)
+            how = ("--code", code) if number == 1 else ("--certificate", word)
             table = test_agent.csv_of(tmp_path / f"{number}.csv", rounds.records(number, 80))
-            given = ("join", hub.url, "--code", code, "--data", table, "--key", tmp_path / f"device{number}.pem")
+            given = ("join", hub.url, *how, "--data", table, "--key", tmp_path / f"device{number}.pem")
             refused = node(*given, "--task", task)
             assert refused.returncode == 1 and "not agreed" in refused.stderr
             done = node(*given, "--task", task, "--yes")

@@ -2,7 +2,7 @@
 //
 //   node fusionlearn.mjs keygen KEY.pem
 //   node fusionlearn.mjs summarize TASK TABLE.csv -o UPDATE --key KEY.pem
-//   node fusionlearn.mjs join URL --code CODE --data TABLE.csv --key KEY.pem [--task DIGEST] [--project NAME] --yes
+//   node fusionlearn.mjs join URL --code CODE | --certificate FILE --data TABLE.csv --key KEY.pem [--task DIGEST] [--project NAME] --yes
 //   node fusionlearn.mjs fetch URL -o MODEL --key KEY.pem --task DIGEST [--project NAME]
 //   node fusionlearn.mjs predict MODEL TABLE.csv
 //
@@ -297,9 +297,10 @@ export async function ask(base, key, method, path, body) {
 
 const json = async (...request) => JSON.parse((await ask(...request)).toString("utf8"));
 
-export async function join(url, key, { code, data, task: wanted = "", project, name = "", agreed }) {
+export async function join(url, key, { code, certificate, data, task: wanted = "", project, name = "", agreed }) {
   const hub = (await json(url, key, "GET", "/v1/hub")).hub;
-  if (code) project = (await json(url, key, "POST", "/v1/enrol", { code, name })).project;
+  if (certificate) certificate = JSON.parse(readFileSync(certificate, "utf8")); // a manufacturer's word for this key
+  if (code || certificate) project = (await json(url, key, "POST", "/v1/enrol", certificate ? { certificate, name } : { code, name })).project;
   const tasks = (await json(url, key, "GET", `/v1/projects/${project}/tasks`)).filter((found) => found.task.startsWith(wanted) && (wanted || found.state === "open"));
   if (tasks.length !== 1) refuse(`${tasks.length} tasks are meant: choose one with --task.`);
   const path = `/v1/projects/${project}/tasks/${tasks[0].task}`;

@@ -10,7 +10,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fusionlearn import file, keys
 from fusionlearn.agent import site
@@ -18,6 +19,9 @@ from fusionlearn.agent.site import Contact
 from fusionlearn.agent.wire import AGAIN, Hub
 from fusionlearn.errors import HubError, SettingsError, SignatureError
 from fusionlearn.types import Model, Task
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FIRST_POLL, LONGEST_POLL = 1.0, 60.0  # seconds between looks at a task's status
 FIRST_CONTACT = 15.0  # seconds an address that never answered is tried: it is likelier wrong than away
@@ -43,14 +47,36 @@ def meet(hub: Hub) -> dict[str, Any]:
     return known
 
 
-def join(hub: Hub, code: str, name: str) -> str:
-    """Enrol this key with a join code; the project it is for."""
+def join(hub: Hub, name: str, *, code: str = "", certificate: dict[str, str] | None = None) -> str:
+    """Enrol this key with a join code or a manufacturer's certificate; the project it is for."""
     own = keys.public_hex(hub.key)
     known = meet(hub)
-    joined = hub.post("/v1/enrol", {"code": code, "name": name})
+    by = {"certificate": certificate} if certificate is not None else {"code": code}
+    joined = hub.post("/v1/enrol", {**by, "name": name})
     known["projects"][joined["project"]] = joined["role"]
     site.keep_enrolment(hub.url, own, known)
     return str(joined["project"])
+
+
+def certify(manufacturer: Ed25519PrivateKey, project: str, device: str) -> dict[str, str]:
+    """A manufacturer's word for a device's key, good for one project: what `join` takes as a certificate."""
+    message = f"fusionlearn device {project} {device}".encode()
+    return {
+        "manufacturer": keys.public_hex(manufacturer),
+        "project": project,
+        "signature": manufacturer.sign(message).hex(),
+    }
+
+
+def read_certificate(path: Path) -> dict[str, str]:
+    """A certificate from its file. Errors: SettingsError."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return {name: str(told[name]) for name in ("manufacturer", "project", "signature")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"{path} is no certificate that `fusionlearn certify` wrote: ask the manufacturer."
+        ) from error
 
 
 def project_of(hub: Hub, wanted: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -57,6 +58,25 @@ def to_hub(function: F) -> F:
     return hub(hub_options(function))
 
 
+def join_options(function: F) -> F:
+    """How a key joins a project, once."""
+    code = click.option("--code", default="", help="The join code you were given; needed once.")
+    certificate = click.option(
+        "--certificate", type=path_type(), help="Instead of a code: the manufacturer's word for this key (see certify)."
+    )
+    name = click.option("--name", default="", help="What the coordinator calls this site.")
+    return code(certificate(name(function)))
+
+
+def joined(hub: Hub, project: str, code: str, certificate: Path | None, name: str) -> str:
+    """The project to speak of, joined now if there is something to join it with."""
+    if code and certificate is not None:
+        raise SettingsError("a key joins by --code or by --certificate: pass one of them.")
+    if certificate is not None:
+        return contacts.join(hub, name, certificate=contacts.read_certificate(certificate))
+    return contacts.join(hub, name, code=code) if code else contacts.project_of(hub, project)
+
+
 def open_hub(url: str, key: Path | None, ca: Path | None) -> Hub:
     """A hub, spoken to with this key."""
     return Hub(url, own_key(key), ca=ca, told=say)
@@ -67,8 +87,7 @@ def open_hub(url: str, key: Path | None, ca: Path | None) -> Hub:
 
 @main.command()
 @click.argument("url")
-@click.option("--code", default="", help="The join code you were given; needed once.")
-@click.option("--name", default="", help="What the coordinator calls this site.")
+@join_options
 @click.option("--task", "wanted", default="", metavar="DIGEST", help="Which task [default: the one that is open].")
 @click.option("--data", type=path_type(), required=True, help="This site's table.")
 @map_options
@@ -85,9 +104,9 @@ def open_hub(url: str, key: Path | None, ca: Path | None) -> Hub:
 @hub_options
 @json_option
 def join(
-    url: str, code: str, name: str, wanted: str, data: Path, map_path: Path | None, show_values: bool,
-    hold_out: float, replaces: str, teacher: str | None, accept_small_cells: bool, yes: bool, waits: bool,
-    timeout: str, key: Path | None, project: str, ca: Path | None, as_json: bool,
+    url: str, code: str, certificate: Path | None, name: str, wanted: str, data: Path, map_path: Path | None,
+    show_values: bool, hold_out: float, replaces: str, teacher: str | None, accept_small_cells: bool, yes: bool,
+    waits: bool, timeout: str, key: Path | None, project: str, ca: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Take part, once: enrol, fetch the task, learn from DATA, show what leaves, send it, keep the receipt.
 
@@ -96,7 +115,7 @@ def join(
     """
     seconds = _seconds(timeout)
     with open_hub(url, key, ca) as hub:
-        project = contacts.join(hub, code, name) if code else contacts.project_of(hub, project)
+        project = joined(hub, project, code, certificate, name)
         contact = contacts.find_task(hub, project, wanted)
         task = contacts.fetch_task(hub, contact)
         _believe(task)
@@ -203,17 +222,17 @@ def _compared(contact: Contact, model: Model, found: dict[str, Any] | None) -> I
 @main.command()
 @click.argument("url")
 @click.argument("update_path", metavar="UPDATE", type=path_type())
-@click.option("--code", default="", help="The join code you were given; needed once.")
-@click.option("--name", default="", help="What the coordinator calls this site.")
+@join_options
 @hub_options
 @json_option
 def send(
-    url: str, update_path: Path, code: str, name: str, key: Path | None, project: str, ca: Path | None, as_json: bool
-) -> None:
+    url: str, update_path: Path, code: str, certificate: Path | None, name: str, key: Path | None, project: str,
+    ca: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Send an update that `summarize` made; sending it again is harmless."""
     update = file.read(update_path, Update)
     with open_hub(url, key, ca) as hub:
-        project = contacts.join(hub, code, name) if code else contacts.project_of(hub, project)
+        project = joined(hub, project, code, certificate, name)
         contact = Contact(hub.url, project, update.task)
         kept = contact.read_update()
         if kept is not None and file.digest(kept) != file.digest(update) and update.replaces != file.digest(kept):
@@ -305,6 +324,25 @@ def rotate(url: str, new_key: Path, key: Path | None, project: str, ca: Path | N
     show_result(as_json, {"project": project, "key": keys.public_hex(new)}, [said])
 
 
+@main.command()
+@click.argument("device", metavar="KEY")
+@click.option("--project", required=True, help="The project the device may join.")
+@click.option("-o", "--output", type=path_type(), required=True, help="Where to write the certificate.")
+@click.option("--key", type=path_type(), envvar="FUSIONLEARN_KEY", help="The manufacturer's key [default: own].")
+@json_option
+def certify(device: str, project: str, output: Path, key: Path | None, as_json: bool) -> None:
+    """Vouch for a device's KEY (64 hex digits, or a .pub file), as the manufacturer whom a project's owner enrolled.
+
+    The owner, once: fusionlearn members --enrol MAKER.pub --role manufacturer. The device: join --certificate FILE.
+    """
+    signer = keys.parse_public(device)
+    made = contacts.certify(own_key(key), project, signer)
+    with file.replacing(output) as opened:
+        opened.write(json.dumps(made, indent=1).encode())
+    said = f"Wrote {output}: {keys.fingerprint(signer)} may join '{project}'."
+    show_result(as_json, {"certificate": str(output), "device": signer, **made}, [said])
+
+
 # --- the coordinator ------------------------------------------------------------------------------------------------
 
 
@@ -379,7 +417,10 @@ def invite(
 @to_hub
 @click.option("--revoke", default="", metavar="KEY", help="Revoke a key (its first 8 hex digits or more).")
 @click.option("--enrol", default="", metavar="KEY", help="Enrol a key you know (64 hex digits, or a .pub file).")
-@click.option("--role", default="client", show_default=True, help="Its role: client, reader, owner, manufacturer.")
+@click.option(
+    "--role", type=click.Choice(["client", "reader", "owner", "manufacturer"]), default="client", show_default=True,
+    help="Its role; a manufacturer only vouches for devices.",
+)  # fmt: skip
 @json_option
 def members(
     url: str, revoke: str, enrol: str, role: str, key: Path | None, project: str, ca: Path | None, as_json: bool
