@@ -29,7 +29,7 @@ from benchmarks.sections import MIB, RESULTS, mib, table  # noqa: E402 - found b
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 NAMES = ("gram", "many", "tables", "start", "hospitals", "digits", "simulate_many")
-SECTIONS = ("compare", "hospitals", "digits", "translation")  # modules with a `section`, in the page's order
+SECTIONS = ("compare", "preset", "hospitals", "digits", "translation")  # modules with a `section`, in the page's order
 LIBRARIES = ("fusionlearn", "numpy", "safetensors", "cryptography", "scikit-learn")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 DIGITS = 6  # significant ones that are kept
