@@ -2,7 +2,7 @@
 
 A client fits Gaussians to the features of each of its classes and sends them with the classes' counts. The server draws
 synthetic rows, of each class as many as the counts of all clients together say, of each client its share, and trains
-whatever model the task names: a linear head in closed form or a network of any size, which never travels to it. A
+whatever model the task names: a linear head, or a network of any size, which no client has to train or to send. A
 Gaussian N(μ, Σ) has
 
     Σ = diag(σ²) + FᵀF
@@ -195,7 +195,7 @@ class Synthesize(Method):
             "absent_classes": [name for name, count in zip(problem.labels, counts, strict=False) if count == 0],
             "blurred_classes": [name for name, only in zip(problem.labels, blurred, strict=False) if only],
         }
-        return self._trained(x, y, problem, prior, rng), findings
+        return self.trained(x, y, problem, prior, rng), findings
 
     def sample(
         self, summaries: Sequence[Arrays], problem: Problem, rng: np.random.Generator
@@ -341,10 +341,10 @@ class Synthesize(Method):
 
     # --- the server's student ---
 
-    def _trained(
+    def trained(
         self, x: Matrix, y: NDArray[Any], problem: Problem, prior: Arrays, rng: np.random.Generator
     ) -> dict[str, NDArray[Any]]:
-        """The student after it has learned from synthetic rows."""
+        """A student's arrays after it has learned from rows x (n, d) with class codes or scaled values y (n,)."""
         if self.student == "logistic":
             weights, bias = logistic.fit(x, y, problem.num_classes, self.decay)
             return {"weights": weights, "bias": bias}
