@@ -173,10 +173,9 @@ def module_with(text: str, problem: Problem, weights: Mapping[str, NDArray[Any]]
     torch = torch_for(f"network '{network.name}'")
     with torch.device("meta"):
         module = network.build(problem)
-    module = module.to_empty(device="cpu")
     state = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in weights.items()}
     counters = {name: torch.zeros((), dtype=torch.int64) for name in module.state_dict() if name.endswith(COUNTER)}
-    module.load_state_dict(state | counters)
+    module.load_state_dict(state | counters, assign=True)
     return module.eval()
 
 

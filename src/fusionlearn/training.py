@@ -376,7 +376,8 @@ class _Torch:
                 scores = answered.detach().cpu().numpy()
                 losses, slopes = self.loss(scores if self.closed is None else scores + self.closed, self.goals[here])
                 slopes /= np.float32(len(here))
-                answered.backward(torch.from_numpy(slopes).to(self.device))
+                # The slope of this sum is `slopes`. Given to `backward`, they would load an algebra system first.
+                (answered * torch.from_numpy(slopes).to(self.device)).sum().backward()
                 self._descend(rate_at(self.settings, number * steps + step, self.settings.epochs * steps))
                 total += float(losses.sum())
         return total / max(len(order), 1)
