@@ -134,16 +134,21 @@ class Synthesize(Method):
         if self.rank or self.covariance == "diagonal":
             return self
 
-        def size(rank: int) -> int:
-            specs = dataclasses.replace(self, rank=rank).declare(problem, prior)
+        def size(**sizes: Any) -> int:
+            specs = dataclasses.replace(self, rank=1, **sizes).declare(problem, prior)
             return sum(spec.max_bytes for spec in specs.values())
 
-        one, direction = size(1), size(2) - size(1) if _columns(problem) > 1 else 1
+        one = size()
         if one > max_bytes:
+            others = {"shared": size(covariance="shared"), "diagonal": size(covariance="diagonal")}
+            told = ", ".join(f"{least} with covariance '{name}'" for name, least in others.items() if least < one)
             raise SettingsError(
-                f"an update of 'synthesize' with {problem.num_features} features and one direction takes {one} bytes, "
-                f"and max_bytes leaves {max_bytes}: set it to more, or covariance to 'shared' or 'diagonal'."
+                f"an update of 'synthesize' with {problem.num_features} features and rank 1 takes {one} bytes ({told}), "
+                f"and max_bytes leaves {max_bytes} for it: set max_bytes at least {one - max_bytes} higher."
             )
+        direction = (
+            2 * _columns(problem) * (1 if self.covariance == "shared" else problem.num_classes * self.components)
+        )
         return dataclasses.replace(self, rank=min(_columns(problem), 1 + (max_bytes - one) // direction))
 
     def summarize(self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator) -> dict[str, Any]:
