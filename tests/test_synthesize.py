@@ -371,7 +371,7 @@ def test_rank_0_is_the_most_that_max_bytes_allows(tmp_path: Any, covariance: str
     )
     assert size(chosen.rank) <= 4000 < size(chosen.rank + 1)
     path.write_text(TOML.format(max_bytes=UPDATE_HEADER + 400, covariance=covariance))
-    with pytest.raises(SettingsError, match=f"rank 1 takes {size(1)} bytes .* at least {size(1) - 400} higher"):
+    with pytest.raises(SettingsError, match=f"takes {size(1)} bytes with rank 1.* at least {size(1) - 400} higher"):
         settings.task_from_toml(path)
     path.write_text(TOML.format(max_bytes=UPDATE_HEADER + size(1), covariance=covariance))
     assert settings.task_from_toml(path).method == dataclasses.replace(chosen, rank=1)

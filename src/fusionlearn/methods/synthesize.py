@@ -141,10 +141,11 @@ class Synthesize(Method):
         one = size()
         if one > max_bytes:
             others = {"shared": size(covariance="shared"), "diagonal": size(covariance="diagonal")}
-            told = ", ".join(f"{least} with covariance '{name}'" for name, least in others.items() if least < one)
+            smaller = [f", {least} with covariance '{name}'" for name, least in others.items() if least < one]
             raise SettingsError(
-                f"an update of 'synthesize' with {problem.num_features} features and rank 1 takes {one} bytes ({told}), "
-                f"and max_bytes leaves {max_bytes} for it: set max_bytes at least {one - max_bytes} higher."
+                f"an update of 'synthesize' with {problem.num_features} features takes {one} bytes with rank 1"
+                f"{''.join(smaller)}, and max_bytes leaves {max_bytes} for it: set max_bytes at least {one - max_bytes} "
+                f"higher."
             )
         direction = (
             2 * _columns(problem) * (1 if self.covariance == "shared" else problem.num_classes * self.components)
