@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fusionlearn as fl
-from fusionlearn import averaging, coding, network, teacher, training
+from fusionlearn import averaging, coding, densities, mixture, network, plugin, teacher, training
 from fusionlearn.arrays import add
 from fusionlearn.errors import SettingsError, UpdateError
 from fusionlearn.methods.distill import Distill
@@ -158,6 +159,78 @@ def test_public_rows_let_the_average_learn_from_the_students_together() -> None:
     np.testing.assert_allclose(together.sum(axis=1), 1.0)
 
 
+def test_densities_let_the_average_learn_without_public_rows() -> None:
+    every = rows(5, 600)
+    left = every["x"][:, 0] < 0
+    halves = [{name: cells[side] for name, cells in every.items()} for side in (left, ~left)]
+    plain = Distill(student="mlp:hidden=16", epochs=20)
+    told = dataclasses.replace(plain, components=3, drawn_rows=600)
+    parts = [summarize(half, told) for half in halves]
+    for part in parts:
+        told.check(part, CLASSES, {}, "update")
+    model, findings = told.fuse(parts, CLASSES, {}, rng=np.random.default_rng(0))
+    assert findings["drawn_rows"] == 600 and "public_rows" not in findings
+    assert accuracy(model, told) > max(0.9, accuracy(fuse([summarize(half, plain) for half in halves], plain), plain))
+    public = {"x": np.random.default_rng(6).uniform(-3, 3, (40, 2))}
+    both, findings = told.fuse(parts, CLASSES, {}, rng=np.random.default_rng(0), public=public)
+    assert (findings["public_rows"], findings["drawn_rows"]) == (40, 600)
+    assert any((both[name] != model[name]).any() for name in both)
+
+
+def test_densities_of_numbers() -> None:
+    told = Distill(student="mlp:hidden=16", epochs=20, rate=0.02, components=3, drawn_rows=600)
+    parts = [part | {"y": np.sin(part["x"][:, 0])} for part in (rows(seed, 150) for seed in range(2))]
+    model = fuse([summarize(part, told, NUMBER) for part in parts], told, NUMBER)
+    found = told.predict(model, parts[0], NUMBER, {})["value"]
+    assert ((found - parts[0]["y"]) ** 2).mean() < 0.3 * parts[0]["y"].var()
+
+
+def test_drawn_rows_are_within_bounds_and_those_of_all_clients() -> None:
+    told = dataclasses.replace(METHOD, components=2, drawn_rows=2000)
+    parts = [summarize(rows(seed, 200), told) for seed in range(2)]
+    clients = [densities.decode(part, part["class_count"]) for part in parts]
+    narrow = dataclasses.replace(CLASSES, feature_bounds=(3.0, 0.5))
+    drawn = told._drawn(clients, narrow, np.random.default_rng(0))
+    assert drawn.shape == (2000, 2) and np.abs(drawn[:, 0]).max() <= 3 and np.abs(drawn[:, 1]).max() == 0.5
+    assert drawn[:, 0].std() == pytest.approx(3 / np.sqrt(3), rel=0.1)
+
+
+def test_a_client_is_heard_where_its_rows_lie() -> None:
+    start = network.initial("linear", CLASSES)
+    bold = [{**start, "head.weight": start["head.weight"] * 0, "head.bias": np.float32(bias)}
+            for bias in ([9, 0, 0], [0, 9, 0])]  # fmt: skip
+    counts = [{"class_count": np.array([5, 5, 0])}] * 2
+    here = [{label: mixture.Mixture(np.ones(1), np.full((1, 2), at), np.ones((1, 2))) for label in (0, 1)}
+            for at in (-2.0, 2.0)]  # fmt: skip
+    clients = [densities.Densities(np.array([5.0, 5, 0]), own) for own in here]
+    together = Distill(student="linear")._together(bold, counts, np.array([[-2.0, -2], [2, 2]]), CLASSES, clients)
+    np.testing.assert_array_equal(together.argmax(axis=1), [0, 1])
+    np.testing.assert_allclose(together.sum(axis=1), 1.0)
+    assert (together[:, 2] == 0).all()  # nobody has seen class c
+
+
+def test_densities_are_checked_and_told() -> None:
+    told = dataclasses.replace(METHOD, components=2)
+    part = summarize(rows(0), told)
+    told.check(part, CLASSES, {}, "update")
+    for name, value in (
+        ("density.mean", 3.1),
+        ("density.variance", 0.0),
+        ("density.weight", 0.1),
+        ("density.class", 1),
+    ):
+        with pytest.raises(UpdateError):
+            told.check(part | {name: np.full_like(part[name], value)}, CLASSES, {}, "update")
+    moments = told.moments(part, CLASSES)
+    assert moments is not None and moments.mean is not None and moments.second is not None
+    np.testing.assert_allclose(moments.mean, rows(0)["x"].mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(moments.second[1:], (rows(0)["x"] ** 2).sum(axis=0), rtol=1e-2)
+    plain = METHOD.moments(summarize(rows(0)), CLASSES)
+    assert plain is not None and plain.mean is None
+    # Tasks from before densities keep their bytes: the settings are not told unless they are set.
+    assert not {"components", "drawn_rows"} & set(plugin.to_json(METHOD)["settings"])
+
+
 def test_a_client_is_heard_by_its_share_of_a_class() -> None:
     start = network.initial("linear", CLASSES)
     loud = {**start, "head.bias": np.array([9.0, 0.0, 0.0], np.float32)}  # sure of class a, of which it has no row
@@ -199,7 +272,17 @@ def test_summaries_that_are_none_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mix": 2.0}, {"temperature": 0.0}, {"folds": -1}, {"student": "rnn"}, {"epochs": -1}]
+    "wrong",
+    [
+        {"mix": 2.0},
+        {"temperature": 0.0},
+        {"folds": -1},
+        {"student": "rnn"},
+        {"epochs": -1},
+        {"components": -1},
+        {"drawn_rows": 0},
+        {"components": 1, "coding": "fixed"},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):

@@ -1,11 +1,13 @@
-"""ensemble: local heads, each heard where it knows the class and the region."""
+"""ensemble: local heads or networks, each heard where it knows the class and the region."""
 
 import numpy as np
 import pytest
 
-from fusionlearn import method, sums
-from fusionlearn.errors import SettingsError, UpdateError
+import fusionlearn as fl
+from fusionlearn import coding, densities, method, network, plugin, sums, training
+from fusionlearn.errors import DataError, SettingsError, UpdateError
 from fusionlearn.methods.ensemble import GRID
+from fusionlearn.pretrain import pretrain
 from fusionlearn.problem import Problem
 
 
@@ -190,3 +192,164 @@ def test_the_only_row_of_a_class_has_its_whole_voice():
     head = np.vstack([x, lonely]) @ summaries[0]["weights"] + summaries[0]["bias"]
     # One client that holds all of every class is heard fully on each: its own nearest probabilities, unchanged.
     assert answers(np.vstack([x, lonely])) == pytest.approx(sums.to_simplex(head), abs=1e-12)
+
+
+# --- networks -------------------------------------------------------------------------------------------------------
+
+NETWORK = {"network": "mlp:hidden=8", "epochs": 20, "components": 2}
+
+
+def crossed(rng, n=120):
+    """Two regions, in each of which the second column decides, the other way round."""
+    left, right = cluster((-5, 0), n, rng), cluster((5, 0), n, rng)
+    return [(left, (left[:, 1] > 0).astype(int)), (right, (right[:, 1] < 0).astype(int))]
+
+
+def test_networks_are_heard_in_their_own_region():
+    parts = crossed(np.random.default_rng(11))
+    answers, findings, summaries = fit(problem(2), *parts, **NETWORK)
+    for x, y in parts:
+        assert (answers(x).argmax(axis=1) == y).mean() > 0.9
+    deaf, _, _ = fit(problem(2), *parts, **NETWORK, temper=0.0)
+    assert np.mean([(deaf(x).argmax(axis=1) == y).mean() for x, y in parts]) < 0.8
+    assert findings == {"records": 240, "heads": 2, "absent_classes": []}
+    assert summaries[0]["network.body.0.weight"].dtype == np.int8
+
+
+def test_networks_answer_numbers_too():
+    rng = np.random.default_rng(12)
+    x = [cluster(centre, 200, rng) for centre in ((-4, 0), (4, 0))]
+    y = [np.clip(3 * part[:, 1] * sign, -20, 20) for part, sign in zip(x, (1, -1), strict=True)]
+    value, _, _ = fit(problem(2, classes=0), *zip(x, y, strict=True), **NETWORK, rate=0.01)
+    for part, truth in zip(x, y, strict=True):
+        assert ((value(part) - truth) ** 2).mean() < 0.2 * truth.var()
+
+
+def test_a_network_has_no_say_about_classes_it_never_saw():
+    rng = np.random.default_rng(13)
+    centres = {0: (-4, 0), 1: (4, 0), 2: (0, 5)}
+    rows = {k: cluster(centre, 60, rng) for k, centre in centres.items()}
+    pair = lambda a, b: (np.vstack([rows[a], rows[b]]), np.repeat([a, b], 60))  # noqa: E731
+    answers, findings, _ = fit(problem(2, 4), pair(0, 1), pair(1, 2), pair(0, 2), **NETWORK)
+    for k, x in rows.items():
+        assert (answers(x).argmax(axis=1) == k).mean() > 0.95
+    assert findings["absent_classes"] == ["d"]
+    assert answers(np.vstack([*rows.values()]))[:, 3].max() < 1e-12
+
+
+def test_what_networks_say_together_is_the_formula_of_the_docstring():
+    rng = np.random.default_rng(14)
+    of, subject = problem(2, 3), method.make("ensemble", {**NETWORK, "temper": 0.7, "held_out": 0.0})
+    parts = [(cluster((-1, 0), 60, rng), np.repeat([0, 1], 30)), (cluster((1, 1), 80, rng), np.repeat([1, 2], 40))]
+    summaries = [subject.summarize({"x": x, "y": y}, of, {}, rng=rng) for x, y in parts]
+    summaries[1] = {**summaries[1], "temperature": np.asarray(2.0, np.float32)}
+    model, _ = subject.fuse(summaries, of, {}, rng=rng)
+    x, start = rng.uniform(-2, 2, (5, 2)), network.initial("mlp:hidden=8", of)
+    clients = [densities.decode(summary, summary["class_count"]) for summary in summaries]
+    mixed = np.zeros((5, 3))
+    for k, (share, summary) in enumerate(zip(densities.shares(clients, x, 0.7), summaries, strict=True)):
+        scores = training.scores_of("mlp:hidden=8", of, coding.decode(summary, start), x)
+        powers = np.exp(scores / (1.0, 2.0)[k]) * (summary["class_count"] > 0)
+        mixed += share[:, None] * powers / powers.sum(axis=1, keepdims=True)
+    assert subject.predict(model, {"x": x}, of, {})["probability"] == pytest.approx(mixed, rel=1e-6)
+
+
+def test_a_temperature_is_chosen_on_rows_that_were_not_learned():
+    rng = np.random.default_rng(15)
+    x = cluster((0, 0), 300, rng)
+    noise = {"network": "mlp:hidden=64", "epochs": 60, "rate": 0.2}
+    learnt = lambda y, **more: fit(problem(2), (x, y), **noise, **more)[2][0]["temperature"]  # noqa: E731
+    random_labels = rng.integers(0, 2, 300)
+    assert learnt(random_labels) > 2  # it is sure of what it learned by heart, and should not be
+    assert learnt((x[:, 0] > 0).astype(int)) < learnt(random_labels)
+    assert learnt(random_labels, held_out=0.0) == 1
+
+
+@pytest.mark.parametrize("rows", [1, 2, 30])
+@pytest.mark.parametrize("classes", [2, 0])
+def test_lean_clients_may_send_networks(rows, classes):
+    rng = np.random.default_rng(16)
+    x, of = cluster((0, 0), 60, rng), problem(2, classes)
+    y = (x[:, 0] > 0).astype(int) if classes else x[:, 0]
+    few = np.ones(rows, int) if classes else np.full(rows, 1.5)  # one class, one value
+    answers, _, summaries = fit(of, (x, y), (np.repeat(x[:1], rows, axis=0), few), **NETWORK)
+    assert summaries[1]["temperature"] == 1
+    assert np.isfinite(answers([[1e6, -1e6], [0, 0]])).all()
+    if classes:
+        with pytest.raises(UpdateError, match="one class only"):
+            fit(of, (x[:1], np.ones(1, int)), **NETWORK)
+
+
+def test_networks_start_from_the_prior_and_the_model_keeps_what_it_needs():
+    of, settings = problem(2), {**NETWORK, "epochs": 0}
+    subject = method.make("ensemble", settings)
+    prior = network.named(network.initial("mlp:hidden=8", of, seed=5))
+    x = cluster((0, 0), 40, np.random.default_rng(17))
+    data = {"x": x, "y": (x[:, 0] > 0).astype(int)}
+    summary = subject.summarize(data, of, prior, rng=np.random.default_rng(0))
+    assert (summary["network.body.0.weight"] == 0).all()  # it has not moved
+    model, _ = subject.fuse([summary], of, prior, rng=np.random.default_rng(0))
+    known = softmax_of(network.initial("mlp:hidden=8", of, seed=5), x, of)
+    assert subject.predict(model, {"x": x}, of, {})["probability"] == pytest.approx(known, rel=1e-5)
+    learned = method.make("ensemble", NETWORK).pretrain(data, of, {}, rng=np.random.default_rng(0))
+    found = softmax_of({name.removeprefix("network."): array for name, array in learned.items()}, x, of)
+    assert (found.argmax(axis=1) == data["y"]).mean() > 0.9
+    with pytest.raises(SettingsError, match="was it made for another one"):
+        method.make("ensemble", {"network": "linear"}).declare(of, prior)
+
+
+def softmax_of(weights, x, of):
+    return sums.softmax(training.scores_of("mlp:hidden=8", of, weights, x))
+
+
+def test_only_a_network_is_pretrained():
+    columns = {"u": fl.Number(-10, 10, 0, 1), "v": fl.Number(-10, 10, 0, 1)}
+    label = fl.ClassLabel("y", {"a": ["0"], "b": ["1"]})
+    tasks = [fl.new_task("t", columns, label, method=method.make("ensemble", some), privacy="none")
+             for some in ({}, NETWORK)]  # fmt: skip
+    x = cluster((0, 0), 40, np.random.default_rng(18))
+    data = {"u": x[:, 0], "v": x[:, 1], "y": (x[:, 0] > 0).astype(int)}
+    with pytest.raises(SettingsError, match="nothing in 't' can be pre-trained"):
+        pretrain(tasks[0], data)
+    with pytest.raises(SettingsError, match="nothing in 't' can be pre-trained"):
+        pretrain(tasks[0], {"u": x[:, 0], "v": x[:, 1]})  # nor does it ask for labels
+    assert any(name.startswith("network.") for name in pretrain(tasks[1], data).prior)
+    with pytest.raises(DataError, match="a network needs labels"):
+        pretrain(tasks[1], {"u": x[:, 0], "v": x[:, 1]})
+
+
+def test_networks_no_client_could_have_sent_are_refused():
+    rng = np.random.default_rng(19)
+    x, of, subject = cluster((0, 0), 60, rng), problem(2), method.make("ensemble", NETWORK)
+    summary = subject.summarize({"x": x, "y": (x[:, 0] > 0).astype(int)}, of, {}, rng=rng)
+    subject.check(summary, of, {}, "here")
+    for name, value in (
+        ("temperature", 0.0), ("temperature", np.nan), ("temperature", 1e6), ("scale.head.weight", -1.0),
+        ("network.head.bias", np.inf), ("density.mean", 11.0), ("density.variance", 0.0), ("density.weight", 0.4),
+        ("density.class", 0),
+    ):  # fmt: skip
+        wrong = np.full_like(summary[name], value)
+        with pytest.raises(UpdateError):
+            subject.check({**summary, name: wrong}, of, {}, "here")
+    with pytest.raises(UpdateError, match="rows, the task allows"):
+        subject.check({**summary, "class_count": np.array([900, 101])}, of, {}, "here")
+    with pytest.raises(UpdateError, match="classes it counts"):
+        subject.check({**summary, "class_count": np.array([60, 0])}, of, {}, "here")
+
+
+def test_settings_of_networks():
+    for wrong in ({"network": "rnn"}, {"components": 0}, {"held_out": 0.9}, {**NETWORK, "epochs": -1}):
+        with pytest.raises(SettingsError):
+            method.make("ensemble", wrong)
+    # Tasks written before networks came keep their bytes: their settings are not told unless they are set.
+    assert plugin.to_json(method.make("ensemble"))["settings"] == {"temper": 1.0}
+
+
+def test_moments_of_networks_are_those_of_the_rows():
+    rng = np.random.default_rng(20)
+    x, of, subject = cluster((1, 2), 60, rng), problem(2), method.make("ensemble", {**NETWORK, "epochs": 0})
+    summary = subject.summarize({"x": x, "y": (x[:, 0] > 1).astype(int)}, of, {}, rng=rng)
+    moments = subject.moments(summary, of)
+    assert moments.count == 60 and moments.class_count.tolist() == summary["class_count"].tolist()
+    assert moments.mean == pytest.approx(x.mean(0), abs=1e-4)
+    assert moments.second == pytest.approx((np.hstack([np.ones((60, 1)), x]) ** 2).sum(0), rel=1e-3)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from fusionlearn.arrays import Data, num_rows
 from fusionlearn.errors import DataError, Fault, SettingsError
-from fusionlearn.method import Method
 from fusionlearn.types import Task
 
 
@@ -35,9 +34,8 @@ def pretrain(
     Errors: SettingsError when nothing in this task can be pre-trained; DataError when the rows do not fit it.
     """
     rng = rng or np.random.default_rng(0)
-    learns = type(task.method).pretrain is not Method.pretrain
     labelled = task.schema.label.column in data
-    if learns and not labelled:
+    if task.method.pretrains and not labelled:
         raise DataError(place, [Fault(task.schema.label.column, "is not in the data", hint="a network needs labels")])
     table = task.schema.read(data, place=place, with_label=labelled)
     if num_rows(table.data) == 0:
@@ -51,7 +49,8 @@ def pretrain(
     method = task.method
     if epochs is not None and "epochs" in {field.name for field in dataclasses.fields(method)}:  # type: ignore[arg-type]
         method = dataclasses.replace(method, epochs=epochs)  # type: ignore[type-var]
-    prior |= method.pretrain(encoded, task.problem, prior, rng=rng)
+    if method.pretrains:
+        prior |= method.pretrain(encoded, task.problem, prior, rng=rng)
     if prior.keys() == task.prior.keys() and all(prior[name] is task.prior[name] for name in prior):
         raise SettingsError(
             f"nothing in '{task.name}' can be pre-trained: its method '{task.method.name}' and its encoders learn "

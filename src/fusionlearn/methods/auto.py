@@ -135,6 +135,10 @@ class Auto(Method):
         return any(made.uses_public for made in self._made)
 
     @property
+    def pretrains(self) -> bool:
+        return any(made.pretrains for made in self._made)
+
+    @property
     def exact(self) -> bool:
         return False  # the model is as exact as its candidate; which one is chosen may hang on a hair
 

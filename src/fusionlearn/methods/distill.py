@@ -8,21 +8,26 @@ probabilities as well as the labels,
 
 Unlabelled public rows in the task's prior (`public_rows`) are taught as well, by the teacher alone. The student travels
 as what it moved from the prior, in int8 with a scale a channel. The server averages the students by rows and, in the
-head, by the rows of each class; where it has unlabelled rows of its own (`fuse(public=…)`), the average goes on to
-learn from the students together, each heard where it has seen the class. With coding "fixed" the students are sums of
-integers instead: eight times the bytes, and additive.
+head, by the rows of each class. Then the average goes on to learn from the students together, on rows without labels:
+the server's own (`fuse(public=…)`) and, with `components`, rows drawn from Gaussian mixtures that the clients send of
+the features of each of their classes. What the students say together is Σ_k s_k(x) · p_k(c | x), where p_k compares the
+classes client k holds; with `components`, s_k(x) is its share of all rows about x as the mixtures tell it, and without
+them its share of the rows of class c, which finds the class but not how sure one may be: then the class is what is
+learned. With coding "fixed" the students are sums of integers instead: eight times the bytes, and additive.
 
 Update
     network.NAME  as the weights  int8     what the student moved, in multiples of scale.NAME; float32 for vectors
     scale.NAME    (channels,)     float32  one for each output channel
     count         ()              int64    rows
     class_count   (c,)            int64    rows of each class; classification only
+    density.NAME  (m, …)                   with `components`, m Gaussians: class, weight, mean, variance of each
     With coding "fixed": network.NAME int64 as in `average`, and no scale.NAME
 Model
     network.NAME  as the weights  float32
-Cost     upload 1 byte a weight; client one teacher and epochs · n steps of the student; server nothing, or epochs on
-         its public rows
-Privacy  weights remember rows, of students too: no bound on what one record changes
+Cost     upload 1 byte a weight, and 8·d a Gaussian; client one teacher and epochs · n steps of the student; server
+         nothing, or epochs on public and drawn rows
+Privacy  weights remember rows, of students too: no bound on what one record changes. Gaussians speak of 25 rows or
+         more, or of all rows of a class: a class of one row gives that row away
 Source   Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015; teaching the average by the
          ensemble: Lin, Kong, Stich, Jaggi, Ensemble Distillation for Robust Model Fusion in Federated Learning, 2020
 """
@@ -31,18 +36,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn import arrays, averaging, coding, network, sums, teacher, training
+from fusionlearn import arrays, averaging, coding, densities, network, sums, teacher, training
 from fusionlearn.arrays import Arrays, ArraySpec, Data, as_numpy
 from fusionlearn.averaging import WeightSums
+from fusionlearn.densities import Densities
 from fusionlearn.errors import SettingsError
 from fusionlearn.method import Method, Moments
 from fusionlearn.network import Weights
+from fusionlearn.plugin import LATER
 from fusionlearn.problem import Problem
 
 PUBLIC = "public"  # prior: (m, d) float32, unlabelled public rows
@@ -68,6 +75,8 @@ class Distill(Method):
     classes: Literal["seen", "all"] = "seen"  # that a client's loss compares: those it holds, or all
     precision: Literal["float32", "bfloat16"] = "float32"  # of products while training
     seed: int = 0  # public; of the weights to start from where the task's prior holds none
+    components: int = field(default=0, metadata=LATER)  # Gaussians of a class, at most, that clients send; 0: none
+    drawn_rows: int = field(default=5000, metadata=LATER)  # that the server draws from those of all clients
 
     def __post_init__(self) -> None:
         network.parse(self.student)
@@ -78,6 +87,10 @@ class Distill(Method):
             raise SettingsError(f"distill: temperature is {self.temperature}; it may be 0.1 to 100.")
         if not (0 <= self.folds <= 1000 and 0 <= self.public_rows <= 2**20):
             raise SettingsError("distill: folds may be 0 to 1000, public_rows 0 to 1048576.")
+        if not (0 <= self.components <= 1000 and 1 <= self.drawn_rows <= 2**24):
+            raise SettingsError("distill: components may be 0 to 1000, drawn_rows 1 to 16777216.")
+        if self.components and self.additive:
+            raise SettingsError("distill: densities are no sums: set components to 0, or coding to 'int8'.")
 
     @property
     def additive(self) -> bool:
@@ -100,7 +113,10 @@ class Distill(Method):
         _public(prior, problem)
         if self.additive:
             return WeightSums(self.student, problem).declare()
-        return averaging.declare_counts(problem) | coding.declare(network.shapes(self.student, problem))
+        specs = averaging.declare_counts(problem) | coding.declare(network.shapes(self.student, problem))
+        if self.components:
+            specs |= densities.declare(problem.num_classes, self.components, problem.feature_bounds)
+        return specs
 
     def summarize(
         self,
@@ -128,7 +144,11 @@ class Distill(Method):
         )
         if self.additive:
             return WeightSums(self.student, problem).encode(student, counts)
-        return {**counts, **coding.encode(student, start)}
+        summary = {**counts, **coding.encode(student, start)}
+        if self.components:
+            codes = y if problem.labels else np.zeros(len(y), np.int64)
+            summary |= densities.encode(x, codes, self.components, rng=rng)
+        return summary
 
     def targets(
         self,
@@ -185,11 +205,15 @@ class Distill(Method):
             "records": int(counts["count"]),
             "absent_classes": [] if held is None else [problem.labels[k] for k in np.flatnonzero(held == 0)],
         }
-        if public is not None and students:
-            rows = as_numpy(public["x"])
-            together = self._together(students, summaries, rows, problem)
+        if students and (public is not None or self.components):
+            clients = [densities.decode(summary, _classes(summary)) for summary in summaries] if self.components else []
+            parts = {} if public is None else {"public_rows": as_numpy(public["x"])}
+            if clients:
+                parts["drawn_rows"] = self._drawn(clients, problem, rng)
+            rows = np.concatenate([*parts.values()])
+            together = self._together(students, summaries, rows, problem, clients)
             weights = self._taught_by(together, rows, weights, problem, rng)
-            findings["public_rows"] = len(rows)
+            findings |= {name: len(part) for name, part in parts.items()}
         return network.named(weights), findings
 
     def predict(self, model: Arrays, data: Data, problem: Problem, prior: Arrays) -> dict[str, NDArray[Any]]:
@@ -202,6 +226,8 @@ class Distill(Method):
         else:
             arrays.check(summary, self.declare(problem, prior), place)
             averaging.check_counts(summary, place)
+            if self.components:
+                densities.check(summary, _classes(summary), problem.feature_bounds, place)
 
     def pretrain(
         self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator
@@ -214,8 +240,11 @@ class Distill(Method):
         return {**network.named(student), **kept}
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
-        counts = summary["class_count"].astype(np.float64) if problem.labels else None
-        return Moments(float(summary["count"]), counts, None, None)
+        rows, counts = float(summary["count"]), summary["class_count"].astype(np.float64) if problem.labels else None
+        if not self.components:
+            return Moments(rows, counts, None, None)
+        mean, square = densities.moments(densities.decode(summary, _classes(summary)))
+        return Moments(rows, counts, mean, rows * np.concatenate([[1.0], square]))
 
     def _start(self, problem: Problem, prior: Arrays) -> Weights:
         return network.start(self.student, problem, prior, self.seed)
@@ -240,18 +269,33 @@ class Distill(Method):
 
         return loss
 
+    def _drawn(self, clients: Sequence[Densities], problem: Problem, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Rows as the clients' densities have them, within the columns' bounds."""
+        rows, _ = densities.sample(clients, self.drawn_rows, rng=rng)
+        bounds = np.array(problem.feature_bounds)
+        return np.clip(rows, -bounds, bounds)
+
     def _together(
-        self, students: Sequence[Weights], summaries: Sequence[Arrays], rows: NDArray[Any], problem: Problem
+        self,
+        students: Sequence[Weights],
+        summaries: Sequence[Arrays],
+        rows: NDArray[Any],
+        problem: Problem,
+        clients: Sequence[Densities] = (),
     ) -> NDArray[np.float64]:
-        """What the students say of public rows together (n, c) or (n,), each by its share of a class's rows."""
-        said = [training.answers(self.student, problem, network.named(student), rows) for student in students]
+        """What the students say of rows together: probabilities (n, c), or values (n, 1)."""
+        said = np.stack([training.scores_of(self.student, problem, student, rows) for student in students])
+        held = np.stack([_classes(summary) for summary in summaries]).astype(np.float64)
+        if problem.labels:
+            said = np.stack([_compared(scores, count > 0) for scores, count in zip(said, held, strict=True)])
+        by_class = held / np.maximum(held.sum(axis=0), 1.0)
+        heard = densities.shares(clients, rows)[:, :, None] if clients else by_class[:, None]
+        mixed = (heard * said).sum(axis=0)
         if not problem.labels:
-            shares = np.array([float(summary["count"]) for summary in summaries])
-            return np.asarray(np.average([answer["value"] for answer in said], axis=0, weights=shares))
-        held = np.stack([summary["class_count"] for summary in summaries]).astype(np.float64)
-        shares = held / np.maximum(held.sum(axis=0), 1.0)
-        mixed = sum(share * answer["probability"] for share, answer in zip(shares, said, strict=True))
-        return np.asarray(mixed / np.maximum(np.asarray(mixed).sum(axis=1, keepdims=True), 1e-300))
+            return np.asarray(mixed)
+        if not clients:
+            return sums.one_hot(mixed.argmax(axis=1), problem.num_classes)
+        return np.asarray(mixed / np.maximum(mixed.sum(axis=1, keepdims=True), 1e-300))
 
     def _taught_by(
         self,
@@ -261,8 +305,8 @@ class Distill(Method):
         problem: Problem,
         rng: np.random.Generator,
     ) -> Weights:
-        """The averaged student after it has learned from all students on public rows."""
-        targets = np.hstack([self._soften(together), together]) if problem.labels else together
+        """The averaged student after it has learned what all students say of rows together."""
+        targets = np.hstack([self._soften(together), together]) if problem.labels else together[:, 0]
         taught = dataclasses.replace(self, mix=1.0)
         job = training.Job(rows, targets, int(rng.integers(2**31)))
         return training.fit(self.student, problem, weights, job, self._training(), taught._loss(problem))
@@ -282,3 +326,13 @@ def _public(prior: Arrays, problem: Problem) -> NDArray[np.float32]:
 
 def _counts(summary: Arrays) -> dict[str, NDArray[np.int64]]:
     return {name: summary[name] for name in ("count", "class_count") if name in summary}
+
+
+def _classes(summary: Arrays) -> NDArray[np.int64]:
+    """(c,) rows of each class; numbers as labels are one class."""
+    return np.asarray(summary["class_count"] if "class_count" in summary else summary["count"].reshape(1))
+
+
+def _compared(scores: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Probabilities (n, c) of the classes seen, 0 for the others."""
+    return sums.softmax(np.where(seen, scores, training.CLOSED))
