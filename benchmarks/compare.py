@@ -282,12 +282,12 @@ def some(rows: dict[str, Any], most: int) -> dict[str, Any]:
     }
 
 
-def run(name: str, workers: int) -> None:
-    """One task's comparison, kept as JSON; an interrupted one goes on."""
+def run(name: str, workers: int, *, fresh: bool = False) -> None:
+    """One task's comparison, kept as JSON; an interrupted one goes on, unless it shall be made afresh."""
     told = tomllib.loads((TASKS / f"{name}.toml").read_text())
     asked, rows = question(told)
     path = RESULTS / f"compare-{name}.json"
-    known = json.loads(path.read_text()) if path.exists() else None
+    known = json.loads(path.read_text()) if path.exists() and not fresh else None
     settings = json.loads(json.dumps(asked.settings()))
     if known is not None and _but_methods(known["settings"]) != _but_methods(settings):
         known = None
@@ -587,6 +587,7 @@ def main() -> None:
     known = sorted(path.stem for path in TASKS.glob("*.toml"))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all where none is given")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--fresh", action="store_true", help="make anew what is kept")
     parser.add_argument("--page", action="store_true")
     parser.add_argument("--validate", metavar="NAME", choices=known, help="what follows are methods")
     given = parser.parse_args()
@@ -597,7 +598,7 @@ def main() -> None:
         parser.error(f"there is no task {min(unknown)}")
     if not given.page:
         for name in given.names or known:
-            run(name, given.workers)
+            run(name, given.workers, fresh=given.fresh)
     draw()
     PAGE.write_text(page(), encoding="utf-8")
 

@@ -1,7 +1,9 @@
 """Runs the benchmarks, keeps their results as JSON, and writes docs/benchmarks.md from them.
 
-python benchmarks/run.py             runs all, writes results/NAME.json and the page      (make bench)
+python benchmarks/run.py             runs those of NAMES and two comparisons, a quarter of an hour on two cores, writes
+                                     results/NAME.json and the page                          (make bench)
 python benchmarks/run.py NAME...     runs these only
+python benchmarks/run.py --full      runs the others, hours of work; each keeps its own results      (make bench-full)
 python benchmarks/run.py --page      runs none, writes the page from what is kept
 
 Each benchmark is a module that prints one JSON object; it runs in a process of its own with one BLAS thread, so that
@@ -19,7 +21,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,12 @@ from benchmarks.sections import MIB, RESULTS, mib, table  # noqa: E402 - found b
 PAGE = ROOT / "docs" / "benchmarks.md"
 NAMES = ("gram", "many", "tables", "start", "hospitals", "digits", "simulate_many")
 SECTIONS = ("compare", "preset", "hospitals", "digits", "translation")  # modules with a `section`, in the page's order
+COMPARED = ("heart", "homes")  # of benchmarks/tasks, those that `make bench` compares anew
+FULL = (  # modules and what they are given; each needs $FUSIONLEARN_DATA and says what it lacks
+    ("compare", "--fresh"), ("auto",), ("amazon",), ("cifar10_scratch",), ("cifar10_features",), ("mnist",),
+    ("distill", "heart"), ("distill", "mnist"), ("distill_frozen", "cifar10"), ("distill_frozen", "amazon"),
+    ("distill_frozen", "office"), ("upload_sizes",), ("client_cost",), ("hub_ingest",), ("hub_exchange",),
+)  # fmt: skip
 LIBRARIES = ("fusionlearn", "numpy", "safetensors", "cryptography", "scikit-learn")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 DIGITS = 6  # significant ones that are kept
@@ -59,6 +67,20 @@ def measured(name: str) -> dict[str, Any]:
     command = [sys.executable, "-m", f"benchmarks.{name}"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | ONE_THREAD, stdout=subprocess.PIPE, check=True)
     return {"machine": machine(), **_rounded(json.loads(done.stdout))}
+
+
+def others(given: Sequence[tuple[str, ...]]) -> int:
+    """Run benchmarks that keep their own results, one after the other; how many failed."""
+    failed = 0
+    for module, *arguments in given:
+        print(f"{module} {' '.join(arguments)} …", file=sys.stderr, flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+        paths = os.pathsep.join((str(ROOT), str(ROOT / "benchmarks")))  # some import each other by their bare names
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | ONE_THREAD | {"PYTHONPATH": paths}, check=False)
+        if done.returncode:
+            failed += 1
+            print(f"{module} failed with status {done.returncode}.", file=sys.stderr)
+    return failed
 
 
 def _rounded(value: Any) -> Any:
@@ -175,7 +197,8 @@ def page(found: Results) -> str:
 
 
 INTRODUCTION = """\
-`make bench` runs what is below, keeps what it finds in [benchmarks/results](../benchmarks/results) and writes this
+`make bench` runs what fits a quarter of an hour on two cores and `make bench-full` the rest; both keep what they find
+in [benchmarks/results](../benchmarks/results), seeds, versions and the partitions' digests among it, and write this
 page. Seconds are processor time with one BLAS thread: on a machine that others use too, a clock would measure them as
 well, and waiting for a disk is left out. Each stands beside a floor measured in the same run, because a ratio means
 something on another machine too.
@@ -233,6 +256,10 @@ def _machines(found: Results) -> Iterator[str]:
 
 def main(arguments: list[str]) -> int:
     """Run, keep, write the page; 1 when a bar is missed."""
+    if arguments == ["--full"]:
+        failed = others(FULL)
+        PAGE.write_text(page(results()), encoding="utf-8")
+        return 1 if failed else 0
     names = [] if arguments == ["--page"] else arguments or list(NAMES)
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
@@ -243,6 +270,8 @@ def main(arguments: list[str]) -> int:
         print(f"{name} …", file=sys.stderr, flush=True)
         text = json.dumps(measured(name), indent=1, ensure_ascii=False)
         (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    if not arguments:
+        others([("compare", "--fresh", *COMPARED)])
     found = results()
     PAGE.write_text(page(found), encoding="utf-8")
     missed = 0
