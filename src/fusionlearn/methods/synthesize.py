@@ -144,7 +144,7 @@ class Synthesize(Method):
             smaller = [f", {least} with covariance '{name}'" for name, least in others.items() if least < one]
             raise SettingsError(
                 f"an update of 'synthesize' with {problem.num_features} features takes {one} bytes with rank 1"
-                f"{''.join(smaller)}, and max_bytes leaves {max_bytes} for it: set max_bytes at least {one - max_bytes} "
+                f"{''.join(smaller)}, and max_bytes leaves {max_bytes} for it: set it at least {one - max_bytes} "
                 f"higher."
             )
         direction = (
