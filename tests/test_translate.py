@@ -125,9 +125,9 @@ def test_a_label_of_text_is_read_and_its_faults_told_without_its_words():
 
 
 def test_methods_and_labels_must_fit_each_other():
-    with pytest.raises(SettingsError, match="'translate' is for labels of text"):
+    with pytest.raises(SettingsError, match="for labels of text there are 'phrases'"):
         fl.new_task("t", {"de": Text()}, TextLabel("en"), encoder=[CODER], method="average", privacy="none")
-    with pytest.raises(SettingsError, match="'translate' is for labels of text"):
+    with pytest.raises(SettingsError, match="for labels of text there are 'phrases'"):
         fl.new_task("t", {"a": fl.Number(0, 1)}, fl.NumberLabel("y", 0, 1), method="translate", privacy="none")
 
 

@@ -229,7 +229,8 @@ def _declared_bytes(noun: Task | Model) -> int:
     if (noun.schema.kind == "text") != noun.method.TEXTS:
         wants = "answers with texts" if noun.method.TEXTS else "answers with classes or numbers"
         raise SettingsError(
-            f"method '{noun.method.name}' {wants}, and the label is of another kind: 'translate' is for labels of text."
+            f"method '{noun.method.name}' {wants}, and the label is of another kind: for labels of text there are "
+            f"'phrases' and 'translate'."
         )
     try:
         problem = noun.problem
