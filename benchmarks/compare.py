@@ -282,9 +282,13 @@ def some(rows: dict[str, Any], most: int) -> dict[str, Any]:
     }
 
 
-def run(name: str, workers: int, *, fresh: bool = False) -> None:
-    """One task's comparison, kept as JSON; an interrupted one goes on, unless it shall be made afresh."""
+def run(name: str, workers: int, *, fresh: bool = False, seeds: int = 0) -> None:
+    """One task's comparison, kept as JSON; an interrupted one goes on, unless it shall be made afresh.
+
+    seeds  in the place of the toml's; further ones can be added later
+    """
     told = tomllib.loads((TASKS / f"{name}.toml").read_text())
+    told["seeds"] = seeds or told["seeds"]
     asked, rows = question(told)
     path = RESULTS / f"compare-{name}.json"
     known = json.loads(path.read_text()) if path.exists() and not fresh else None
@@ -588,6 +592,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all where none is given")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--fresh", action="store_true", help="make anew what is kept")
+    parser.add_argument("--seeds", type=int, default=0, help="in the place of those that the toml names")
     parser.add_argument("--page", action="store_true")
     parser.add_argument("--validate", metavar="NAME", choices=known, help="what follows are methods")
     given = parser.parse_args()
@@ -598,7 +603,7 @@ def main() -> None:
         parser.error(f"there is no task {min(unknown)}")
     if not given.page:
         for name in given.names or known:
-            run(name, given.workers, fresh=given.fresh)
+            run(name, given.workers, fresh=given.fresh, seeds=given.seeds)
     draw()
     PAGE.write_text(page(), encoding="utf-8")
 
