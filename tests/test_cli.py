@@ -152,7 +152,7 @@ def test_predictions_need_no_label_column(three: Round):
     assert ok("predict", three.folder / "model.fusion", bare, "-o", three.folder / "out.csv")["rows"] == 5
 
 
-@pytest.mark.parametrize("method", ["gaussian", "ensemble", "forest"])
+@pytest.mark.parametrize("method", ["gaussian", "ensemble", "forest", "synthesize"])
 def test_every_method_goes_the_same_way(tmp_path: Path, method: str):
     a_round = Round(tmp_path, method=method, settings=", trees = 5" if method == "forest" else "")
     a_round.model(*[a_round.update(site) for site in range(3)], options=("--report", tmp_path / "report.json"))
