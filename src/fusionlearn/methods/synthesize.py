@@ -208,7 +208,8 @@ class Synthesize(Method):
     ) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Synthetic rows as the clients' counts have them: features (m, d), and class codes or scaled values (m,)."""
         counts = np.sum([summary["class_count"] for summary in summaries], axis=0)
-        wanted = np.where(counts > 0, np.maximum(np.rint(self.samples * counts / counts.sum()), LEAST), 0).astype(int)
+        likely = counts / counts.sum()
+        wanted = np.where(counts > 0, np.maximum(np.rint(self.samples * likely), LEAST), 0).astype(np.int64)
         labels = np.concatenate([summary["component_class"] for summary in summaries])
         rows = np.concatenate(
             [summary["weight"] * summary["class_count"][summary["component_class"]] for summary in summaries]
