@@ -14,7 +14,7 @@ import fusionlearn as fl
 from fusionlearn import alignment, arrays, counted, decoding, file, method, testing
 from fusionlearn.encoders.subwords import Subwords
 from fusionlearn.errors import FileError, SettingsError, UpdateError
-from fusionlearn.methods.phrases import PREFIX, Phrases
+from fusionlearn.methods.phrases import PREFIX, WEIGHTS, Phrases
 from fusionlearn.pretrain import pretrain
 from fusionlearn.problem import BEGIN, END, NOTHING, UNKNOWN, Problem, Text, TextLabel
 
@@ -289,7 +289,7 @@ def test_a_wide_beam_finds_the_best_of_all_translations(reach):
     rng = np.random.default_rng(reach)
     source, target = rng.integers(4, 8, (2, 15, 5))
     found = rng.random((15, 5, 5)) < 0.22
-    weights = decoding.Weights(language=0.7, jump=0.2, piece=0.4)
+    weights = weighed(0.1, language=0.7, jump=0.2, piece=0.4)
     own = (alignment.phrases(source, target, found, 2), alignment.linked(source, target, found))
     asked = np.array([[4, 5, 6, 7], [7, 7, 5, 0], [8, 4, 5, 0], [6, 0, 0, 0], [0, 0, 0, 0]])
     language = decoding.Language(decoding.runs(target, 3), counted.empty(3), 0.0, 9)
@@ -309,19 +309,19 @@ def test_pairs_are_worth_what_their_counts_say():
     own = (counted.tally(rows, np.array([3, 1, 2])), counted.tally(rows[:, ::2], np.array([3, 1, 2])))
     none = (counted.empty(3), counted.empty(2))
     asked = decoding.wanted(np.array([[4, 0]]), 1)
-    worth = {name: decoding.pairs(own, none, 0.1, _only(name), asked).worth for name in vars(decoding.Weights())}
+    worth = {name: decoding.pairs(own, none, 0.1, weighed(**{name: 1.0}), asked).worth for name in WEIGHTS}
     assert np.allclose(worth["whole"], np.log([2.5 / 4, 0.5 / 4]))
     assert np.allclose(worth["whole_back"], np.log([2.5 / 5, 0.5 / 1]))
     assert np.allclose(worth["links"], np.log([3 / 4, 1 / 4]))
     assert np.allclose(worth["links_back"], np.log([3 / 5, 1]))
     assert worth["phrase"].tolist() == worth["piece"].tolist() == [1, 1]
     public = (counted.tally(rows[1:2], np.array([10])), counted.empty(2))
-    with_public = decoding.pairs(own, public, 0.1, _only("whole"), asked).worth
+    with_public = decoding.pairs(own, public, 0.1, weighed(whole=1.0), asked).worth
     assert np.allclose(with_public, np.log([2.5 / 5, 1.5 / 5]))
 
 
-def _only(name):
-    return dataclasses.replace(decoding.Weights(**dict.fromkeys(vars(decoding.Weights()), 0.0)), **{name: 1.0})
+def weighed(others=0.0, **chosen):
+    return decoding.Weights(**(dict.fromkeys(WEIGHTS, others) | chosen))
 
 
 # --- the method -----------------------------------------------------------------------------------------------------
@@ -427,7 +427,8 @@ def test_hostile_updates_are_refused(task):
         ({"count": np.asarray(10**6)}, "above"),
         ({"pairs.count": count.astype(np.int64)}, "dtype"),
         ({"pairs.count": np.zeros_like(count)}, "below"),
-        ({"pairs.count": np.full_like(count, 2**32 - 1)}, "more than 20 texts"),
+        ({"pairs.count": np.full_like(count, 2**32 - 1)}, "above"),
+        ({"pairs.count": np.full_like(count, 2**31 - 1)}, "more than 20 texts"),
         ({"pairs.count": count[1:]}, "do not fit"),
         ({"pairs.rest": update.arrays["pairs.rest"][::-1].copy()}, "."),
         ({"pairs.rest": np.full_like(update.arrays["pairs.rest"], 160)}, "above"),

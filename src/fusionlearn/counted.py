@@ -21,7 +21,7 @@ from fusionlearn.arrays import Arrays, ArraySpec, UpTo
 from fusionlearn.errors import UpdateError
 
 PARTS = ("shared", "length", "rest", "count")
-MOST = 2**32 - 1  # the largest count
+MOST = 2**31 - 1  # the largest count: two of them fit in one number of 64 bits
 
 Rows = NDArray[np.uint16]
 Counts = NDArray[np.int64]

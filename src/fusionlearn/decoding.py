@@ -42,14 +42,14 @@ Logs = NDArray[np.float64]
 class Weights:
     """What counts how much in a translation; sums of logs."""
 
-    language: float = 0.53  # of the language model
-    whole: float = 0.2  # phrases written given those read
-    whole_back: float = 0.1  # the other way
-    links: float = 0.11  # pieces written given those read
-    links_back: float = 0.1
-    phrase: float = 0.0  # for each phrase
-    piece: float = 0.59  # for each piece written
-    jump: float = 0.21  # less for each place that a phrase is away from where the one before it ended
+    language: float  # of the language model
+    whole: float  # phrases written given those read
+    whole_back: float  # the other way
+    links: float  # pieces written given those read
+    links_back: float  # the other way
+    phrase: float  # for each phrase
+    piece: float  # for each piece written
+    jump: float  # less for each place that a phrase is away from where the one before it ended
 
 
 # --- counts of runs of pieces ---------------------------------------------------------------------------------------

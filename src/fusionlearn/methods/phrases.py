@@ -18,10 +18,10 @@ Update
     runs.…           ≤ most rows           how often a run of up to `order` pieces occurs in the answers
 Model
     pairs, links, runs  the sums, coded in the same way; the public counts stay in the prior
-Cost     upload about 12 bytes a different row, 650 times a text; client about 1 ms a text; server a sort of all rows;
-         predict 1 s to begin, then about 30 ms a text. Needs no torch
+Cost     upload about 13 bytes a different row, for short sentences 750 bytes each, more than the texts themselves;
+         client 2 ms a sentence; server a sort of all rows; predict 1 s to begin, then about 25 ms a sentence. No torch
 Privacy  what is sent is fragments of texts: a phrase that occurs once is read in it, and fragments that overlap can be
-         put together to whole sentences. `least` above 1 keeps rare ones back, which costs much of what is learned;
+         put together to whole sentences. `least` above 1 keeps rare ones back, which costs part of what is learned;
          no bound on what one record changes
 Source   Koehn, Och, Marcu, Statistical Phrase-Based Translation, 2003; links: Dyer, Chahuneau, Smith, A Simple, Fast,
          and Effective Reparameterization of IBM Model 2, 2013; more in `alignment` and `decoding`
@@ -30,7 +30,7 @@ Source   Koehn, Och, Marcu, Statistical Phrase-Based Translation, 2003; links: D
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,6 +45,7 @@ from fusionlearn.problem import BEGIN, END, FIRST_PIECE, NOTHING, Problem
 
 PREFIX = "phrases."  # of prior arrays
 TABLES = ("pairs", "links", "runs")
+WEIGHTS = tuple(item.name for item in fields(decoding.Weights))
 BITS = 63  # places of a text that a search looks at together
 
 Numbers = NDArray[np.int64]
@@ -63,14 +64,14 @@ class Phrases(Method):
     public: float = 0.05  # what a count of public texts weighs beside a client's
     beam: int = 16  # beginnings kept side by side while answering
     reach: int = 4  # pieces that a phrase may be taken ahead of its turn
-    language: float = 0.53  # weight of how likely the answer's pieces follow one another
-    whole: float = 0.2  # weight of how likely phrases are translated so
-    whole_back: float = 0.1  # the other way
-    links: float = 0.11  # weight of how likely pieces are translated so
-    links_back: float = 0.06  # the other way
-    phrase: float = 0.0  # added for each phrase
-    piece: float = 0.59  # added for each piece of the answer
-    jump: float = 0.21  # taken for each piece that a phrase is away from where the one before it ended
+    language: float = 0.37  # weight of how likely the answer's pieces follow one another
+    whole: float = 0.31  # weight of how likely phrases are translated so
+    whole_back: float = 0.13  # the other way
+    links: float = 0.075  # weight of how likely pieces are translated so
+    links_back: float = 0.036  # the other way
+    phrase: float = -0.03  # added for each phrase
+    piece: float = 0.61  # added for each piece of the answer
+    jump: float = 0.42  # taken for each piece that a phrase is away from where the one before it ended
 
     def __post_init__(self) -> None:
         if not (1 <= self.longest <= 8 and 2 <= self.order <= 4):
@@ -81,7 +82,7 @@ class Phrases(Method):
             raise SettingsError(f"phrases: beam may be 1 to 1000, reach 0 to {BITS - 2 * self.longest}.")
         if not 0 <= self.public <= 1:
             raise SettingsError(f"phrases: public is {self.public}; it may be 0 to 1.")
-        if not all(-100 <= getattr(self, name) <= 100 for name in vars(decoding.Weights())):
+        if not all(-100 <= getattr(self, name) <= 100 for name in WEIGHTS):
             raise SettingsError("phrases: every weight may be -100 to 100.")
 
     @property
@@ -131,7 +132,7 @@ class Phrases(Method):
         except UpdateError as error:
             raise ValueError(str(error)) from error  # which `run` tells as a model whose arrays do not fit
         source = _texts(data["x"])
-        weights = decoding.Weights(**{name: getattr(self, name) for name in vars(decoding.Weights())})
+        weights = decoding.Weights(**{name: getattr(self, name) for name in WEIGHTS})
         language = decoding.Language(own["runs"], known["runs"], self.public, problem.num_classes)
         table = decoding.pairs(
             (own["pairs"], own["links"]), (known["pairs"], known["links"]), self.public, weights,
