@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -23,6 +24,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,9 +49,9 @@ NAMES = ("cifar10", "amazon", "office")
 # Ways to teach; "public": the teachers answer the unlabelled public rows besides.
 NETWORK_WAYS: tuple[dict[str, Any], ...] = (
     {"mix": 0.5, "temperature": 2.0}, {"mix": 0.9, "temperature": 2.0}, {"mix": 0.5, "temperature": 1.0},
-    {"mix": 0.5, "temperature": 2.0, "folds": 3}, {"mix": 0.5, "temperature": 2.0, "public": True},
+    {"mix": 0.5, "temperature": 2.0, "folds": 2}, {"mix": 0.5, "temperature": 2.0, "public": True},
 )  # fmt: skip
-HEAD_WAYS = tuple({"mix": mix, "temperature": t, "folds": 3} for mix in (0.3, 0.6, 1.0) for t in (0.5, 1.0, 2.0))
+HEAD_WAYS = tuple({"mix": mix, "temperature": t, "folds": 2} for mix in (0.3, 0.6, 1.0) for t in (0.5, 1.0, 2.0))
 HEAD = DistillHead(word=32)
 
 
@@ -109,13 +111,13 @@ def cifar10() -> Bench:
     images = np.concatenate([parts["train"]["image"], parts["test"]["image"]])
     y = np.concatenate([parts["train"]["label"], parts["test"]["label"]]).astype(np.int64)
     prior = known.directions(known.encoded("office-crops-wide-160", known.crops(known.PUBLIC)))
-    order = np.random.default_rng(5).permutation(50_000)[:28_000]
+    order = np.random.default_rng(5).permutation(50_000)[:18_000]
     used = np.concatenate([np.sort(order), np.arange(50_000, 60_000)])
     features = known.encoded("cifar10-wide-160", images)
-    mixed = np.concatenate([known.projected(features[used[i : i + 4096]], prior, 256) for i in range(0, 38_000, 4096)])
-    everyone, test = Part(mixed[:28_000], y[used[:28_000]]), Part(mixed[28_000:], y[used[28_000:]])
-    roles = np.random.default_rng(6).permutation(28_000)
-    train, rest = everyone.of(np.sort(roles[:20_000])), everyone.of(roles[20_000:])
+    mixed = np.concatenate([known.projected(features[used[i : i + 4096]], prior, 256) for i in range(0, 28_000, 4096)])
+    everyone, test = Part(mixed[:18_000], y[used[:18_000]]), Part(mixed[18_000:], y[used[18_000:]])
+    roles = np.random.default_rng(6).permutation(18_000)
+    train, rest = everyone.of(np.sort(roles[:10_000])), everyone.of(roles[10_000:])
 
     def split(seed: int) -> Split:
         rows = partition.dirichlet(train.y, 10, 0.1, at_least=10, rng=np.random.default_rng(seed))
@@ -124,7 +126,7 @@ def cifar10() -> Bench:
     problem = problem_of(known.LABELS, 10.0, 256)
     listed = ("forest", "mlp:hidden=512,rate=0.02", "mlp:hidden=1024x256,rate=0.02")
     return Bench(
-        "CIFAR-10, 20,000 rows, 10 clients, Dirichlet 0.1; 256 mixtures of a frozen EfficientNet-Lite0; public: 1,000 "
+        "CIFAR-10, 10,000 rows, 10 clients, Dirichlet 0.1; 256 mixtures of a frozen EfficientNet-Lite0; public: 1,000 "
         "labelled rows and 2,000 unlabelled ones that no client holds",
         problem, problem, split, dataclasses.replace(split(1000), test=rest.of(slice(3000, 8000))),
         rest.of(slice(0, 1000)), rest.of(slice(1000, 3000)).x, Distill("mlp:hidden=64", epochs=5), (20, 0.02),
@@ -340,8 +342,14 @@ class Round:
 
 
 def round_of(problem: Problem, split: Split, prior: Arrays, name: str, seed: int) -> Round:
-    own = [teachers.Remembered(teacher.parse(name), 1000 * seed + k) for k in range(len(split.clients))]
+    own = [remembered(name, 1000 * seed + k) for k in range(len(split.clients))]
     return Round(problem, split, prior, own, seed)
+
+
+@functools.cache
+def remembered(name: str, seed: int) -> teachers.Remembered:
+    """The same teacher for both forms, where they see the same features."""
+    return teachers.Remembered(teacher.parse(name), seed)
 
 
 def measured(given: Round, method: Method, plain: Method, name: str, prior: Arrays | None) -> dict[str, Any]:
@@ -540,6 +548,13 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def write(path: Path, found: dict[str, Any], validating: bool) -> None:
+    """What is there so far, so that an interrupted run goes on."""
+    found["peak_mib"] = max(found.get("peak_mib", 0), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    if not validating:
+        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def tell(*what: Any) -> None:
     print(*what, file=sys.stderr, flush=True)
 
@@ -560,25 +575,22 @@ def main() -> None:
     found |= {"task": bench.about, "student": dataclasses.asdict(bench.student), "machine": machine()}
     forms = found.setdefault("forms", {})
     for form in ("distill_head", "distill"):
-        kept = forms.setdefault(form, {"seeds": []})
-        if "choices" not in kept:
-            kept["choices"] = head_choices(bench) if form == "distill_head" else network_choices(bench, start)
-            tell(form, json.dumps(kept["choices"]))
-        if given.validate:
-            continue
-        for seed in range(len(kept["seeds"]), given.seeds):
-            if form == "distill_head":
-                kept["seeds"].append(head_seed(bench, kept["choices"], seed))
-            else:
-                kept["seeds"].append(network_seed(bench, start, kept["choices"], seed))
-            kept["summary"] = summary(kept["seeds"])
-            tell(form, seed, json.dumps(kept["seeds"][-1]["accuracy"]))
-            found["peak_mib"] = max(
-                found.get("peak_mib", 0), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        kept_form = forms.setdefault(form, {"seeds": []})
+        if "choices" not in kept_form:
+            kept_form["choices"] = head_choices(bench) if form == "distill_head" else network_choices(bench, start)
+            tell(form, json.dumps(kept_form["choices"]))
+            write(path, found, given.validate)
+        for seed in range(len(kept_form["seeds"]), 0 if given.validate else given.seeds):
+            choices = kept_form["choices"]
+            row = (
+                head_seed(bench, choices, seed) if form == "distill_head" else network_seed(bench, start, choices, seed)
             )
-            path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            kept_form["seeds"].append(row)
+            kept_form["summary"] = summary(kept_form["seeds"])
+            tell(form, seed, json.dumps(row["accuracy"]))
+            write(path, found, given.validate)
     if not given.validate:
-        print(json.dumps({form: kept["summary"] for form, kept in forms.items()}, indent=1))
+        print(json.dumps({form: one["summary"] for form, one in forms.items()}, indent=1))
 
 
 SHOWN = (
