@@ -522,7 +522,7 @@ def test_what_a_site_keeps_is_whole_or_one_sentence(own_home: Path):
     assert one.read_task() is None and one.receipt() == {}
     one.keep_settings(hold_out=0.2)
     assert site.contacts() == [one] and site.contacts("http://other") == []
+    assert np.all([path.stat().st_mode & 0o077 == 0 for path in (own_home / "sites").rglob("*")])
     one.path("receipt.json").write_text("{")
     with pytest.raises(Exception, match=r"receipt\.json cannot be read"):
         one.receipt()
-    assert np.all([path.stat().st_mode & 0o077 == 0 for path in [own_home / "sites" / one.folder.name]])

@@ -15,6 +15,10 @@ from tests.hub_services import S3, Postgres, postgres, s3
 from fusionlearn import datasets, file, run, settings
 
 pytest.importorskip("fastapi", reason='a hub is needed: pip install "fusionlearn[hub]"')
+psycopg = pytest.importorskip("psycopg", reason='PostgreSQL needs psycopg: pip install "fusionlearn[postgresql]"')
+from sqlalchemy import make_url  # noqa: E402
+from tests.test_hub_operator import operate  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -168,3 +172,35 @@ def test_a_database_that_goes_and_comes_back(services: tuple[Postgres, S3], nets
     assert nets[1]("PUT", paths[1], clients[1], file.to_bytes(made[1])).status_code == 201
     assert nets[0]("POST", f"{base}/close", owner).status_code == 202
     assert until(nets[0], base, owner)["model"]["members"] == 2
+
+
+def test_a_bucket_that_is_not_there_is_told(
+    services: tuple[Postgres, S3], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a look at the bucket itself a hub with a wrong one would call itself ready."""
+    from fusionlearn.hub import refusal
+    from fusionlearn.hub.store import Store
+
+    for name, value in services[1].environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(refusal, "_told", {})
+    Store(services[1].url).check()
+    for _ in range(3):
+        with pytest.raises(refusal.Refusal, match="file store cannot be reached"):
+            Store("s3://another/hub").check()
+    assert len(caplog.messages) == 1 and "404 Not Found" in caplog.messages[0]
+
+
+def test_a_database_that_lets_nobody_in_is_one_sentence(services: tuple[Postgres, S3], tmp_path: Path) -> None:
+    database = services[0]
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        connection.execute("create role guest login")
+    right = make_url(database.url)
+    for url, why in (
+        (right.set(database="nowhere"), 'database "nowhere" does not exist'),
+        (right.set(username="guest"), "permission denied"),
+        (right.set(port=1), "Connection refused"),
+    ):
+        told = operate(tmp_path, "serve", "--database", url.render_as_string(hide_password=False))
+        assert told.exit_code == 1 and "does not let this hub in" in told.output and why in told.output
+        assert len(told.output.strip().splitlines()) <= 2  # the first run also tells of the key it made

@@ -188,8 +188,11 @@ def num_bytes(noun: Noun) -> int:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
-    """A file that takes its name only when the block ends well: interrupted, the old file stays whole."""
+def replacing(path: Path, mode: str = "wb", *, private: bool = False, **options: Any) -> Iterator[IO[Any]]:
+    """A file that takes its name only when the block ends well: interrupted, the old file stays whole.
+
+    private  for its owner alone, whatever the user's umask says
+    """
     try:
         if not path.parent.is_dir():
             raise FileError(f"cannot write {path}: the folder {path.parent} does not exist.")
@@ -207,7 +210,8 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        if not private:
+            os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
         _forget(temporary)

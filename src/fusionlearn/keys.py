@@ -28,6 +28,15 @@ def home() -> Path:
     return Path(chosen) if chosen else Path.home() / ".config" / "fusionlearn"
 
 
+def private_folder(folder: Path) -> Path:
+    """The folder; what of its path is not there is made for this user alone, the folders above it too."""
+    if not folder.is_dir():
+        if folder.parent != folder:
+            private_folder(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
+    return folder
+
+
 def generate() -> Ed25519PrivateKey:
     """A new key pair, from the operating system's randomness."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -51,7 +60,7 @@ def save(key: Ed25519PrivateKey, path: Path) -> None:
 
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     with _named(path, "write the key"):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(path.parent)
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
@@ -143,7 +152,7 @@ def trust(task_name: str, signer: str) -> bool:
         if task_name in known:
             if known[task_name] != signer:
                 raise SignatureError(
-                    f"task '{task_name}' is signed by {fingerprint(signer)}, but earlier by "
+                    f"'{task_name}' is signed by {fingerprint(signer)}, but earlier by "
                     f"{fingerprint(known[task_name])}. Ask the coordinator by telephone which is right; "
                     f"to accept the new one, remove the name from {path}."
                 )
@@ -175,7 +184,7 @@ def _known(path: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One writer at a time, where the system has file locks."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(path.parent)
     try:
         import fcntl
     except ImportError:  # Windows: the last writer wins, which only matters for two first contacts at one moment

@@ -23,8 +23,8 @@ def folder() -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with file.replacing(path) as opened:
+    keys.private_folder(path.parent)
+    with file.replacing(path, private=True) as opened:
         opened.write(content)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,10 @@ def place_options(function: Any) -> Any:
         "--database", envvar="FUSIONLEARN_DATABASE", help="postgresql://user@host/name [default: SQLite]."
     )
     data = click.option(
-        "--data", type=path_type(), envvar="FUSIONLEARN_HUB", help="Folder of both [default: ~/.fusionlearn/hub]."
+        "--data",
+        type=path_type(),
+        envvar="FUSIONLEARN_HUB",
+        help="Folder of both [default: ~/.config/fusionlearn/hub].",
     )
     key = click.option(
         "--key", type=path_type(), envvar="FUSIONLEARN_KEY", help="The hub's private key [default: this user's own]."
@@ -40,17 +45,48 @@ def place_options(function: Any) -> Any:
 def open_hub(data: Path | None, database: str | None, store: str | None, key: Path | None) -> Any:
     """The hub whose data lies there, its tables brought up to date."""
     try:
+        import sqlalchemy as sa
+
         from fusionlearn.hub.hub import Hub
+        from fusionlearn.hub.refusal import Refusal, reason
     except ImportError as error:
         raise MissingExtra("a hub", str(error.name), "hub") from error
     folder = (data or keys.home() / "hub").absolute()
     if database is None or store is None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Hub(
-        database=database or f"sqlite:///{folder / 'hub.db'}",
-        store=store or f"file://{folder / 'store'}",
-        key=own_key(key),
-    )
+        with naming(folder):
+            keys.private_folder(folder)
+    try:
+        return Hub(
+            database=database or f"sqlite:///{folder / 'hub.db'}",
+            store=store or f"file://{folder / 'store'}",
+            key=own_key(key),
+        )
+    except (Refusal, sa.exc.DBAPIError) as error:
+        why = error if isinstance(error, sa.exc.DBAPIError) else error.__cause__ or error
+        raise SettingsError(f"the database does not let this hub in: {reason(why)}.") from error
+    except ImportError as error:
+        raise MissingExtra("PostgreSQL", str(error.name), "postgresql") from error
+
+
+def _own_hub(hub: Any) -> None:
+    """Nothing is signed with another key than this hub began with: clients would believe none of it."""
+    from fusionlearn.hub import members
+
+    keeper = members.keeper(hub)
+    if keeper not in ("", hub.public):
+        raise SettingsError(
+            f"this hub signs as {keys.fingerprint(keeper)}, but your key is {keys.fingerprint(hub.public)}: "
+            f"pass the hub's own with --key, or the right --data or --database."
+        )
+
+
+@contextlib.contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """What the operating system refuses is one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(f"the folder {folder} cannot be made: {error.strerror}.") from error
 
 
 @main.command()
@@ -76,12 +112,14 @@ def serve(
         if path is not None and not path.is_file():
             raise FileError(f"there is no file {path}.")
     hub = open_hub(data, database, store, key)
+    _own_hub(hub)
     hub.hosts = frozenset(name.lower() for name in called)
     from fusionlearn.hub import members
     from fusionlearn.hub.app import create_app
     from fusionlearn.hub.server import run
 
-    members.default_project(hub, keys.public_hex(own_key(key)))
+    members.default_project(hub, hub.public)
+    threading.Thread(target=_look, args=(hub,), daemon=True).start()
     app = create_app(hub)
     stop = threading.Event()
     given = _given(data, database, store, key)
@@ -102,6 +140,14 @@ def serve(
         for thread in threads:
             thread.join()
         hub.close()
+
+
+def _look(hub: Any) -> None:
+    """A store that does not answer is told in the log at once, not at the first upload."""
+    from fusionlearn.hub.refusal import Refusal
+
+    with contextlib.suppress(Refusal):
+        hub.check()
 
 
 def _given(data: Path | None, database: str | None, store: str | None, key: Path | None) -> list[str]:
@@ -128,6 +174,7 @@ def _keep_worker(given: list[str], stop: threading.Event) -> None:
 def worker(data: Path | None, database: str | None, store: str | None, key: Path | None) -> None:
     """Fuse for a hub, beside it or on another machine; any number may run."""
     hub = open_hub(data, database, store, key)
+    _own_hub(hub)
     from fusionlearn.hub.worker import work
 
     stop = threading.Event()
@@ -165,6 +212,7 @@ def project(
 ) -> None:
     """Make a project; projects on one hub cannot see each other."""
     opened = open_hub(data, database, store, key)
+    _own_hub(opened)
     from fusionlearn.hub import members
 
     path = Path(owner)

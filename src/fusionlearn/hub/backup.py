@@ -35,7 +35,7 @@ def backup(hub: Hub, target: Path) -> int:
             "this hub keeps its data in PostgreSQL or an object store: back them up with their own tools, the database "
             "first (docs/how-to/deploy.md)."
         )
-    with tempfile.TemporaryDirectory() as folder, replacing(target, "wb") as file:
+    with tempfile.TemporaryDirectory() as folder, replacing(target, private=True) as file:
         copy = Path(folder) / DATABASE
         _copy_database(Path(str(hub.engine.url.database)), copy)
         names = _named_in(copy)
@@ -89,7 +89,8 @@ def _unpack(source: Path, folder: Path) -> set[str]:
                     path = folder / "store" / info.name if kind == "chunks" else _blob_path(folder, name)
                     content = io.BytesIO(data)
                     found.add(info.name)
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                path.touch(mode=0o600)
                 with path.open("wb") as written:
                     shutil.copyfileobj(content, written)
     except (tarfile.TarError, EOFError, ValueError) as error:

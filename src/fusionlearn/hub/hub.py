@@ -53,8 +53,12 @@ class Hub:
         self.now = now or (lambda: datetime.datetime.now(datetime.UTC))
         self.engine = tables.engine(database)
         self._writing = tables.writing(self.engine)
-        with refusing():
-            tables.migrate(self.engine)
+        try:
+            with refusing():
+                tables.migrate(self.engine)
+        except BaseException:
+            self.engine.dispose()
+            raise
         with self.reading() as connection:  # files that rows name cannot be in a folder made just now
             begun = connection.execute(sa.select(tables.task.c.digest).limit(1)).first() is not None
         self.store = Store(store, make=not begun)
@@ -119,8 +123,8 @@ def refusing() -> Iterator[None]:
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
-        raise unavailable("the database") from error
+        raise unavailable("the database", error) from error
     except sa.exc.DBAPIError as error:
         if error.connection_invalidated:
-            raise unavailable("the database") from error
+            raise unavailable("the database", error) from error
         raise

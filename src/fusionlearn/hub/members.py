@@ -94,6 +94,14 @@ def default_project(hub: Hub, owner: str) -> None:
     make_project(hub, DEFAULT, owner)
 
 
+def keeper(hub: Hub) -> str:
+    """The key that made the hub's first project, which clients know as the hub's; "" before there is one."""
+    table = tables.event
+    with hub.reading() as connection:
+        chosen = sa.select(table.c.who).where(table.c.kind == "project", table.c.number == 1)
+        return str(connection.execute(chosen.order_by(table.c.at).limit(1)).scalar() or "")
+
+
 def projects_of(hub: Hub, key: str) -> list[dict[str, str]]:
     """The projects a key is in, with its role in each."""
     table = tables.member

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import time
+
 from fusionlearn.errors import FusionlearnError
 
 
@@ -21,6 +25,23 @@ KINDS = {
 }  # fmt: skip
 
 
-def unavailable(what: str) -> Refusal:
-    """The database, the store or the disk is gone: nothing was acknowledged; the client tries again."""
+LOG = logging.getLogger("fusionlearn.hub")
+QUIET = 60.0  # seconds between two lines of the log about the same trouble
+_told: dict[str, float] = {}  # when
+
+
+def unavailable(what: str, why: BaseException) -> Refusal:
+    """The database, the store or the disk is gone: nothing was acknowledged; the client tries again.
+
+    Why is for the operator's log alone.
+    """
+    if time.monotonic() - _told.get(what, -QUIET) >= QUIET:
+        _told[what] = time.monotonic()
+        LOG.warning("%s does not answer: %s", what, reason(why))
     return Refusal(503, f"{what} cannot be reached: nothing was taken. Try again in a minute.", Retry_After="30")
+
+
+def reason(error: BaseException) -> str:
+    """What a driver says of its trouble: one line, and no address's query, which may hold a credential."""
+    said = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+    return re.sub(r"\?\S*", "", said.splitlines()[0])[:300]

@@ -127,10 +127,10 @@ class Store:
         """Refused when the store does not answer."""
         import obstore
 
-        with _refusing(), contextlib.suppress(FileNotFoundError):
+        with _refusing():
             if self.folder is not None and not self.folder.is_dir():
                 raise OSError("the folder is gone")
-            obstore.head(self._store, "blobs/none")
+            obstore.list_with_delimiter(self._store, "none")  # a bucket that is not there says so to a listing only
 
     def sweep(self, named: set[str], now: float | None = None) -> int:
         """Remove objects that no row names and that are a day old; returns how many."""
@@ -204,6 +204,6 @@ def _refusing(*, missing_is_refused: bool = True) -> Iterator[None]:
     except FileNotFoundError as error:
         if not missing_is_refused:
             raise
-        raise unavailable("the file store") from error
+        raise unavailable("the file store", error) from error
     except (OSError, obstore.exceptions.BaseError) as error:
-        raise unavailable("the file store") from error
+        raise unavailable("the file store", error) from error

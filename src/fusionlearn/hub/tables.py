@@ -200,11 +200,21 @@ def engine(url: str) -> sa.Engine:
     if parsed.get_backend_name() == "postgresql":
         return sa.create_engine(parsed, pool_size=8, max_overflow=24, pool_pre_ping=True, pool_timeout=10)
     if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        _own_file(Path(parsed.database))
     made = sa.create_engine(parsed, pool_size=8, max_overflow=24, connect_args={"timeout": BUSY_MS / 1000})
     sa.event.listen(made, "connect", _prepare_sqlite)
     sa.event.listen(made, "begin", _begin_sqlite)
     return made
+
+
+def _own_file(path: Path) -> None:
+    """The database's file, for its owner alone; SQLite gives what it writes beside it the same permissions."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            path.touch(mode=0o600)
+    except OSError as error:
+        raise SettingsError(f"the database {path} cannot be made: {error.strerror}.") from error
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

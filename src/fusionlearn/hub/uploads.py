@@ -120,7 +120,7 @@ class Uploads:
         try:
             return self._taken(arrival.done.result(PATIENCE))
         except concurrent.futures.TimeoutError as error:
-            raise unavailable("the database") from error
+            raise unavailable("the database", error) from error
 
     async def receive_soon(self, member: Member, task_digest: str, digest: str, content: bytes) -> Taken:
         """`receive` without a thread that waits: those there are check and store."""
@@ -129,7 +129,7 @@ class Uploads:
         try:
             return self._taken(await asyncio.wait_for(asyncio.wrap_future(arrival.done), PATIENCE))
         except TimeoutError as error:
-            raise unavailable("the database") from error
+            raise unavailable("the database", error) from error
 
     async def soon(self, work: Callable[..., _T], *given: Any) -> _T:
         """Run in one of the few threads that are kept for uploads: more would only wait for one another."""
