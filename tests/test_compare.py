@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from tests import rounds, test_simulate
 
 from fusionlearn import cli, partition
+from fusionlearn.cli import simulate as simulate_cli
 from fusionlearn.encoder import Chain
 from fusionlearn.errors import SettingsError
-from fusionlearn.simulate import compare, open_runner, page
+from fusionlearn.simulate import compare, open_runner, page, plots
 
 pytest.importorskip("sklearn")
 pytest.importorskip("torch")
@@ -135,6 +136,18 @@ def test_the_command(tmp_path: Path):
     assert (tmp_path / "page.html").stat().st_size > 10_000
     refused = CliRunner().invoke(cli.main, [*given[:3], "--clients", "500", "--partition", "iid"])
     assert refused.exit_code == 1 and "cannot share" in refused.output
+
+
+def test_a_narrow_terminal_leaves_columns_out_rather_than_cutting_them(
+    found: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(simulate_cli, "WIDE", 72)
+    simulate_cli._print_table(found, plots.share)
+    told = capsys.readouterr().out
+    assert "…" not in told and max(map(len, told.splitlines())) <= 72
+    assert "A wider terminal shows besides: clients" in told
+    for row in found["table"]["rows"]:
+        assert f"{100 * row['value']:.1f} %" in told
 
 
 class Cut(Exception):

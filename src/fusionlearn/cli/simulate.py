@@ -18,7 +18,8 @@ from fusionlearn.cli.base import Bar, F, json_option, main, path_type, progress,
 from fusionlearn.errors import FileError, SettingsError
 
 SHORT = {"logistic regression": "LR", "ridge regression": "ridge", "boosted trees": "trees"}
-WIDE = 100  # columns of the terminal's table at most
+WIDE = 100  # characters of a line where the output is no terminal
+LEAST_NAME, BETWEEN = 20, 3  # characters of a method's name before it is folded, and between columns
 
 
 def data_options(function: F) -> F:
@@ -258,37 +259,58 @@ def _print_table(found: dict[str, Any], share: Callable[[Any, float | None], str
     from rich.console import Console
     from rich.table import Table
 
-    from fusionlearn.simulate.plots import seconds, size
-
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDE
     table = found["table"]
+    names = ["rounds", found["metric"], "up", "clients", "network", "to reach", "attack"]
+    cells = [dict(zip(names, _cells(found, row, share), strict=True)) for row in table["rows"]]
+    shown_names = _that_fit(names, cells, console.width)
     title = f"{found['name']}: one contact or {found['settings']['rounds']} rounds"
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    shown.add_column("method", no_wrap=True)
-    for name in ("rounds", found["metric"], "up", "clients", "network", "to reach", "attack"):
+    shown.add_column("method", overflow="fold", min_width=LEAST_NAME)
+    for name in shown_names:
         shown.add_column(name, justify="right", no_wrap=True)
-    for row in table["rows"]:
-        spread = share(found, row["spread"]).removesuffix(" %")
+    for row, texts in zip(table["rows"], cells, strict=True):
         shown.add_row(
-            row["name"], str(row["rounds"]), f"{share(found, row['value'])} ±{spread}",
-            size(row["up"]), seconds(row["client_seconds"]), seconds(row["elapsed_network"]), row["reached"],
-            row["privacy"],
+            row["name"], *(texts[name] for name in shown_names),
             style="bold" if row["name"] == table["best_one_shot"] and row["kind"] == "one_shot" else "",
             end_section=row is _last_one_shot(table["rows"]),
         )  # fmt: skip
     shown.add_section()
     pooled_by = ", ".join(SHORT.get(name, name) for name in table["pooled_by"])
     for label, value in (
-        ("mean isolated client", table["isolated"]), ("best isolated client", table["isolated_best"]),
+        ("a client alone, mean", table["isolated"]), ("a client alone, best", table["isolated_best"]),
         (f"{table['own']}, pooled", table["pooled_own"]),
         (f"pooled {pooled_by}", table["pooled"]), ("commonest answer", table["majority"]),
     ):  # fmt: skip
         shown.add_row(label, "", share(found, value[0] if value else None))
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDE
     console.print(shown)
     for line in _remarks(found, share):
         console.print(line, highlight=False)
+    if left := [name for name in names if name not in shown_names]:
+        console.print(f"A wider terminal shows besides: {', '.join(left)}.", highlight=False)
+
+
+def _cells(found: dict[str, Any], row: dict[str, Any], share: Callable[[Any, float | None], str]) -> tuple[str, ...]:
+    from fusionlearn.simulate.plots import seconds, size
+
+    spread = share(found, row["spread"]).removesuffix(" %")
+    return (
+        str(row["rounds"]), f"{share(found, row['value'])} ±{spread}", size(row["up"]), seconds(row["client_seconds"]),
+        seconds(row["elapsed_network"]), row["reached"], row["privacy"],
+    )  # fmt: skip
+
+
+def _that_fit(names: list[str], rows: list[dict[str, str]], width: int) -> list[str]:
+    """The columns there is room for beside the methods' names; the first two always."""
+    kept = list(names)
+    for name in ("clients", "to reach", "network", "attack"):
+        widths = [max(len(column), *(len(row[column]) for row in rows)) for column in kept]
+        if LEAST_NAME + sum(widths) + BETWEEN * (len(kept) + 1) <= width:
+            break
+        kept.remove(name)
+    return kept
 
 
 def _last_one_shot(rows: list[dict[str, Any]]) -> Any:
@@ -314,6 +336,8 @@ def _remarks(found: dict[str, Any], share: Callable[[Any, float | None], str]) -
         yield f"For {max(table['larger_than_data'])} clients the update is larger than the rows it was made from."
     for name, why in table["refused"].items():
         yield f"{name} is left out: {why}"
-    yield "up: bytes a client sends; clients: their computing time, all together; network: elapsed over"
-    yield f"the one stated; to reach: rounds until the rival has what {table['own']} has; attack: AUC of membership"
-    yield "inference against what a server sees (0.5: none)."
+    yield (
+        "up: bytes a client sends; clients: their computing time, all together; network: elapsed over the one stated; "
+        f"to reach: rounds until the rival has what {table['own']} has; attack: AUC of membership inference against "
+        "what a server sees (0.5: none)."
+    )
