@@ -1,4 +1,4 @@
-"""German captions into English: four clients by topic, one upload each, one model fused from theirs.
+"""German captions into English by transformers: four clients by topic, one upload each, one model fused from theirs.
 
 Public: `tatoeba_en_de`, everyday sentences of four words, and the same sentences joined by up to five, so that the
 network has seen long texts. The task's prior (subwords and a transformer of 1.3 million weights) is learned from them.
@@ -278,12 +278,10 @@ def section() -> Iterator[str]:
     if found is None:
         return
     runs = found["runs"]
-    yield "## Translation, one upload each\n"
+    yield "### By transformers\n"
     yield (
-        f"German captions (multi30k) into English: {sum(runs[0]['rows']):,} drawn at random, over "
-        f"{found['clients']} clients by topic; a small transformer whose prior learned everyday sentences "
-        f"(tatoeba) and knows no captions. BLEU in lower case on {found['captions']} test captions; "
-        f"{found['how']}\n"
+        f"The same {sum(runs[0]['rows']):,} captions and clients; a small transformer (`translate`) whose prior learned "
+        f"the everyday sentences. BLEU on the first {found['captions']} test captions; {found['how']}\n"
     )
     names = {
         "fused": "**fused**",
