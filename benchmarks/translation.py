@@ -280,8 +280,8 @@ def section() -> Iterator[str]:
     runs = found["runs"]
     yield "### By transformers\n"
     yield (
-        f"The same {sum(runs[0]['rows']):,} captions and clients; a small transformer (`translate`) whose prior learned "
-        f"the everyday sentences. BLEU on the first {found['captions']} test captions; {found['how']}\n"
+        f"The same {sum(runs[0]['rows']):,} captions and clients; a small transformer (`translate`) whose prior "
+        f"learned the everyday sentences. BLEU on the first {found['captions']} test captions; {found['how']}\n"
     )
     names = {
         "fused": "**fused**",
