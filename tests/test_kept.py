@@ -71,3 +71,28 @@ def test_no_rival_on_the_same_head_falls_by_more_than_its_spread(name: str):
         )  # fmt: skip
         before = kept["seeds"][str(question.first_seed)]["rivals"][rival]["value"]
         assert curve.value[-1] >= before - max(spreads[rival], 1e-3), rival
+
+
+def test_the_pages_are_what_the_results_say():
+    told = "run `python benchmarks/compare.py --page` and `python benchmarks/run.py --page`"
+    assert bench.PAGE.read_text(encoding="utf-8") == bench.page(), told
+    for name in bench.kept():
+        assert (bench.PLOTS / f"{name}.svg").exists(), told
+
+
+def test_no_task_is_dropped():
+    """Every task of benchmarks/tasks stands in one of the two tables, or is said not to be measured."""
+    text = "\n".join(bench.section())
+    found = bench.kept()
+    for path in bench.TASKS.glob("*.toml"):
+        title = tomllib.loads(path.read_text())["title"]
+        assert f"| {title}" in text if path.stem in found else path.stem in text.partition("Not measured yet: ")[2]
+
+
+def test_a_rival_is_ahead_only_where_it_is_more_accurate_and_smaller():
+    """The page's count is of this and nothing else: a rival as good in as many bytes does not count."""
+    row = {"kind": "rivals", "name": "FedAvg", "rounds": 4, "up": 400.0}
+    seeds = {"0": {"rivals": {"FedAvg": {"curve": [0.5, 0.7, 0.8, 0.9]}}}}
+    for value, up, ahead in ((0.7, 200, []), (0.7, 400, [3]), (0.8, 400, []), (0.79, 301, [3]), (0.79, 300, [])):
+        told = compare._dominated([row], {"value": value, "up": up}, seeds)
+        assert [entry["round"] for entry in told] == ahead
