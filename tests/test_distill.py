@@ -177,6 +177,15 @@ def test_densities_let_the_average_learn_without_public_rows() -> None:
     assert any((both[name] != model[name]).any() for name in both)
 
 
+def test_what_is_drawn_does_not_depend_on_who_is_first() -> None:
+    told = dataclasses.replace(METHOD, components=2, drawn_rows=200)
+    parts = [summarize(rows(seed), told) for seed in range(3)]
+    model = fuse(parts, told)
+    for other in (parts[::-1], parts[1:] + parts[:1]):
+        for name, value in fuse(other, told).items():
+            np.testing.assert_array_equal(value, model[name])
+
+
 def test_densities_of_numbers() -> None:
     told = Distill(student="mlp:hidden=16", epochs=20, rate=0.02, components=3, drawn_rows=600)
     parts = [part | {"y": np.sin(part["x"][:, 0])} for part in (rows(seed, 150) for seed in range(2))]

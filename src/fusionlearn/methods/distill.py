@@ -35,6 +35,7 @@ Source   Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 20
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -197,6 +198,7 @@ class Distill(Method):
                 counts = arrays.add(counts, summary)
             weights = WeightSums(self.student, problem).mean(counts, start)
         else:
+            summaries = sorted(summaries, key=_content)  # which rows are drawn must not depend on who is first
             students = [coding.decode(summary, start) for summary in summaries]
             weights, counts = averaging.mean_of(students, [_counts(summary) for summary in summaries])
         held = counts.get("class_count")
@@ -326,6 +328,14 @@ def _public(prior: Arrays, problem: Problem) -> NDArray[np.float32]:
 
 def _counts(summary: Arrays) -> dict[str, NDArray[np.int64]]:
     return {name: summary[name] for name in ("count", "class_count") if name in summary}
+
+
+def _content(summary: Arrays) -> bytes:
+    """What to sort summaries by."""
+    hashed = hashlib.sha256()
+    for name in sorted(summary):
+        hashed.update(np.ascontiguousarray(summary[name]).tobytes())
+    return hashed.digest()
 
 
 def _classes(summary: Arrays) -> NDArray[np.int64]:
