@@ -181,7 +181,7 @@ def cifar10_scratch() -> Rows:
 
 
 def cifar10() -> Rows:
-    """1,568 learned mixtures of a frozen EfficientNet-Lite0's outputs, all 60,000 images."""
+    """1,568 learned mixtures of a frozen EfficientNet-Lite0's outputs, all 60,000 images; kept beside them."""
     sys.path[:0] = [] if str(ROOT / "benchmarks") in sys.path else [str(ROOT / "benchmarks")]
     import cifar10_features as known
 
@@ -189,7 +189,8 @@ def cifar10() -> Rows:
     images = np.concatenate([parts["train"]["image"], parts["test"]["image"]])
     public = known.encoded("office-crops-wide-160", known.crops(known.PUBLIC))
     prior = known.directions(public)
-    features = known.projected(known.encoded("cifar10-wide-160", images), prior, 1568)
+    wide = known.encoded("cifar10-wide-160", images)
+    features = known.features("cifar10-mixtures-1568", 1568, wide, lambda some: known.projected(some, prior, 1568))
     labels = np.concatenate([parts["train"]["label"], parts["test"]["label"]])
     label = fl.ClassLabel("label", _classes([str(k) for k in range(10)]))
     return {"features": fl.Vector(1568, -10, 10)}, label, {"features": features, "label": labels.astype(str)}
