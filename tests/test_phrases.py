@@ -123,7 +123,7 @@ def test_links_are_learned_from_pairs_alone():
     read = {word: 4 + k for k, word in enumerate([*WORDS, TURNED[0]])}
     write = {word: 4 + k for k, word in enumerate([*WORDS.values(), TURNED[1]])}
     source, target = numbered(data["de"], read), numbered(data["en"], write)
-    found = alignment.links(source, target, counted.empty(2), 6)
+    found = alignment.Linker(source, target, counted.empty(2), 6).links(source, target)
     row, a, b = np.nonzero(found)
     assert (source[row, a] == target[row, b]).mean() > 0.98  # a word and its translation have one number here
     pieces = (source != NOTHING).sum()
@@ -131,10 +131,25 @@ def test_links_are_learned_from_pairs_alone():
     assert not (found & ((source == NOTHING)[:, :, None] | (target == NOTHING)[:, None, :])).any()
 
 
+def test_links_do_not_depend_on_how_much_is_looked_at_together(monkeypatch):
+    rng = np.random.default_rng(2)
+    source, target = rng.integers(4, 12, (2, 50, 7))
+    source[rng.random(source.shape) < 0.1] = UNKNOWN
+    source[np.arange(7) >= rng.integers(0, 8, (50, 1))] = NOTHING
+    known = counted.tally(rng.integers(4, 12, (30, 2)).astype(np.uint16))
+    whole = alignment.Linker(source, target, known, 3).links(source, target)
+    monkeypatch.setattr(alignment, "BLOCK", 350)
+    monkeypatch.setattr(alignment, "KEPT", 0)
+    parts = list(alignment.blocks(source, target))
+    linker = alignment.Linker(source, target, known, 3)
+    assert len(parts) == 8
+    assert np.array_equal(np.concatenate([linker.links(source[rows], target[rows]) for rows in parts]), whole)
+
+
 def test_what_is_known_decides_where_texts_do_not():
     source, target = np.array([[4, 5, 0]]), np.array([[6, 7, 8]])
     known = counted.Table(np.array([[4, 7], [5, 6]], np.uint16), np.array([50, 50]))
-    found = alignment.links(source, target, known, 0)[0]
+    found = alignment.Linker(source, target, known, 0).links(source, target)[0]
     assert found[0, 1] and found[1, 0] and not found[0, 0] and not found[2].any()
 
 

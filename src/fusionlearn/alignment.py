@@ -26,10 +26,12 @@ from fusionlearn import counted
 from fusionlearn.counted import Table
 from fusionlearn.problem import FIRST_PIECE, NOTHING
 
-ROWS = 1000  # pairs whose links are computed together
+BLOCK = 2**22  # pairs of places that are looked at together
+KEPT = 2**25  # pairs of places whose numbers are kept from pass to pass; more are computed anew, to spare memory
 TENSION = 4.0  # how quickly a link gets unlikely away from the diagonal
 NOWHERE = 0.08  # how likely a piece written comes from none
 SEEN = 0.01  # what counts for a pair of pieces that stand in one pair of texts, before anything else is known
+EVEN = 1e-9  # a difference that may be rounding: those so near to the best are links as well
 OTHERS = 1.0  # what counts for all pairs that one piece might be in, before anything else is known
 NEIGHBOURS = ((-1, 0), (0, -1), (1, 0), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
 
@@ -37,22 +39,26 @@ Texts = NDArray[np.int64]
 Links = NDArray[np.bool_]  # (n, source length, target length)
 
 
-def links(source: Texts, target: Texts, known: Table, rounds: int, *, weight: float = 1.0) -> Links:
-    """The links of each pair of texts.
-
-    known   links of single pieces (source, target) counted before, from public texts: what is known at the start
-    rounds  passes of EM over these texts; 0: aligned by what is known alone
-    weight  what a link counted before weighs, beside one of these texts
-    """
-    swapped = counted.tally(known.rows[:, ::-1], known.count)
-    forth = _best(source, target, known, rounds, weight)
-    back = _best(target, source, swapped, rounds, weight).transpose(0, 2, 1)
-    return np.concatenate([grown(forth[rows], back[rows]) for rows in _slices(len(source))]) if len(source) else forth
+def blocks(source: Texts, target: Texts) -> Iterator[slice]:
+    """Rows that are looked at together."""
+    rows = max(1, BLOCK // (source.shape[1] * target.shape[1]))
+    for start in range(0, len(source), rows):
+        yield slice(start, start + rows)
 
 
-def _slices(count: int) -> Iterator[slice]:
-    for start in range(0, count, ROWS):
-        yield slice(start, start + ROWS)
+class Linker:
+    """Finds the links of texts, after having learned from them."""
+
+    def __init__(self, source: Texts, target: Texts, known: Table, rounds: int) -> None:
+        """known   links of single pieces (source, target) counted before, from public texts: what it begins with
+        rounds  passes of EM over the texts; 0: what is known alone decides
+        """
+        self.forth = _Chances(source, target, known, rounds)
+        self.back = _Chances(target, source, counted.tally(known.rows[:, ::-1], known.count), rounds)
+
+    def links(self, source: Texts, target: Texts) -> Links:
+        """The links of pairs of texts, some of those it has learned from."""
+        return grown(self.forth.best(source, target), self.back.best(target, source).transpose(0, 2, 1))
 
 
 @dataclass(frozen=True)
@@ -67,53 +73,66 @@ class _Cells:
     near: NDArray[np.float64]  # how likely by place
 
 
-def _best(source: Texts, target: Texts, known: Table, rounds: int, weight: float) -> Links:
-    """The likeliest piece read for each piece written, where one is likelier than none."""
-    found = np.zeros((len(source), source.shape[1], target.shape[1]), bool)
-    here, there = source != NOTHING, target != NOTHING
-    row, read, written = np.nonzero(here[:, :, None] & there[:, None, :])
-    if not len(row):
+class _Chances:
+    """How likely a piece written comes from a piece read, for the pairs of pieces that occur in some texts."""
+
+    def __init__(self, source: Texts, target: Texts, known: Table, rounds: int) -> None:
+        self.size = int(max(source.max(initial=0), target.max(initial=0), known.rows.max(initial=0))) + 1
+        parts = [self._keys(source[rows], target[rows]) for rows in blocks(source, target)]
+        self.keys = np.unique(np.concatenate([np.unique(part) for part in parts]))
+        self.heads = self.keys // self.size
+        start = np.asarray(SEEN + _looked_up(self.keys, known, self.size), np.float64)
+        weights = known.count.astype(np.float64)
+        totals = np.asarray(np.bincount(known.rows[:, 0], weights=weights, minlength=self.size), np.float64)
+        common = np.bincount(known.rows[:, 1], weights=weights, minlength=self.size) + 1e-9
+        if rounds:
+            common += np.bincount(target[target != NOTHING], minlength=self.size)
+        self.alone = np.asarray(NOWHERE * common / common.sum(), np.float64)  # how likely each piece comes from none
+        self.likely = self._shares(start, start, totals)
+        fits = sum(map(len, parts)) <= KEPT
+        kept = [self._cells(source[rows], target[rows]) for rows in blocks(source, target)] if fits and rounds else None
+        for _ in range(rounds):
+            count = start.copy()
+            for number, rows in enumerate(blocks(source, target)):
+                cells = kept[number] if kept is not None else self._cells(source[rows], target[rows])
+                likely, norm = self._judged(cells, target[rows])
+                count += np.bincount(cells.pair, weights=likely / norm[cells.group], minlength=len(self.keys))
+            self.likely = self._shares(count, start, totals)
+
+    def best(self, source: Texts, target: Texts) -> Links:
+        """The likeliest piece read for each piece written, where one is likelier than none."""
+        found = np.zeros((len(source), source.shape[1], target.shape[1]), bool)
+        cells = self._cells(source, target)
+        likely = self.likely[cells.pair] * cells.near
+        best = self.alone[target].reshape(-1)
+        np.maximum.at(best, cells.group, likely)
+        chosen = likely >= best[cells.group] * (1 - EVEN)
+        found[cells.row[chosen], cells.read[chosen], cells.written[chosen]] = True
         return found
-    size = int(max(source.max(), target.max(), known.rows.max(initial=0))) + 1
-    keys, pair = np.unique(source[row, read] * size + target[row, written], return_inverse=True)
-    group = row * target.shape[1] + written
-    near = _near(row, read, written, group, here.sum(axis=1), there.sum(axis=1))
-    cells = _Cells(row, read, written, group, pair, near)
-    groups = len(target) * target.shape[1]
-    start = np.asarray(SEEN + weight * _looked_up(keys, known, size), np.float64)
-    heads = keys // size
-    common = np.bincount(known.rows[:, 1], weights=known.count.astype(np.float64), minlength=size) + 1e-9
-    if rounds:
-        common += np.bincount(target[there], minlength=size)
-    share = common / common.sum()
-    alone = np.zeros(groups)
-    alone[there.reshape(-1)] = NOWHERE * share[target[there]]
-    totals = np.asarray(
-        np.bincount(known.rows[:, 0], weights=weight * known.count.astype(np.float64), minlength=size), np.float64
-    )
-    count = start
-    for _ in range(rounds):
-        likely = _likely(count, heads, totals, start)[cells.pair] * cells.near
-        norm = np.bincount(cells.group, weights=likely, minlength=groups) + alone
-        own = np.bincount(cells.pair, weights=likely / norm[cells.group], minlength=len(keys))
-        count = np.asarray(start + own, np.float64)
-    likely = _likely(count, heads, totals, start)[cells.pair] * cells.near
-    best = alone.copy()
-    np.maximum.at(best, cells.group, likely)
-    chosen = likely >= best[cells.group]
-    found[cells.row[chosen], cells.read[chosen], cells.written[chosen]] = True
-    return found
 
+    def _keys(self, source: Texts, target: Texts) -> NDArray[np.int64]:
+        there = (source != NOTHING)[:, :, None] & (target != NOTHING)[:, None, :]
+        return np.asarray((source[:, :, None] * self.size + target[:, None, :])[there], np.int64)
 
-def _likely(
-    count: NDArray[np.float64],
-    heads: NDArray[np.int64],
-    totals: NDArray[np.float64],
-    start: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """The share of each pair of pieces among those of its piece read, known ones that do not occur here included."""
-    whole = totals + OTHERS + np.bincount(heads, weights=count - start, minlength=len(totals))
-    return count / whole[heads]
+    def _cells(self, source: Texts, target: Texts) -> _Cells:
+        here, there = source != NOTHING, target != NOTHING
+        row, read, written = np.nonzero(here[:, :, None] & there[:, None, :])
+        group = row * target.shape[1] + written
+        pair = np.searchsorted(self.keys, source[row, read] * self.size + target[row, written])
+        near = _near(row, read, written, group, here.sum(axis=1), there.sum(axis=1))
+        return _Cells(row, read, written, group, pair, near)
+
+    def _judged(self, cells: _Cells, target: Texts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How likely each cell is a link, and what that sums to for each piece written, none included."""
+        likely = self.likely[cells.pair] * cells.near
+        return likely, np.bincount(cells.group, weights=likely, minlength=target.size) + self.alone[target].reshape(-1)
+
+    def _shares(
+        self, count: NDArray[np.float64], start: NDArray[np.float64], totals: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The share of each pair of pieces among those of its piece read, also known ones that do not occur here."""
+        whole = totals + OTHERS + np.bincount(self.heads, weights=count - start, minlength=len(totals))
+        return np.asarray(count / whole[self.heads], np.float64)
 
 
 def _near(row: Texts, read: Texts, written: Texts, group: Texts, long: Texts, wide: Texts) -> NDArray[np.float64]:
@@ -173,8 +192,7 @@ def linked(source: Texts, target: Texts, found: Links) -> Table:
 
 def phrases(source: Texts, target: Texts, found: Links, longest: int) -> Table:
     """How often which pair of phrases of up to `longest` pieces a side occurs: rows of source, a NOTHING, target."""
-    parts = [counted.tally(_phrases(source[rows], target[rows], found[rows], longest)) for rows in _slices(len(source))]
-    return counted.merged(parts) if parts else counted.empty(2 * longest + 1)
+    return counted.tally(_phrases(source, target, found, longest))
 
 
 def _phrases(source: Texts, target: Texts, found: Links, longest: int) -> NDArray[np.uint16]:

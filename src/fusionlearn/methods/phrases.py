@@ -174,12 +174,14 @@ class Phrases(Method):
     def _counted(self, data: Data, known: dict[str, Table]) -> dict[str, Table]:
         """What texts and their answers hold."""
         source, target = _texts(data["x"]), _texts(data["y"])
-        found = alignment.links(source, target, known["links"], self.rounds)
-        tables = {
-            "pairs": alignment.phrases(source, target, found, self.longest),
-            "links": alignment.linked(source, target, found),
-            "runs": decoding.runs(target, self.order),
-        }
+        linker = alignment.Linker(source, target, known["links"], self.rounds)
+        pairs, links = [counted.empty(2 * self.longest + 1)], [counted.empty(2)]
+        for rows in alignment.blocks(source, target):
+            found = linker.links(source[rows], target[rows])
+            pairs.append(alignment.phrases(source[rows], target[rows], found, self.longest))
+            links.append(alignment.linked(source[rows], target[rows], found))
+        runs = decoding.runs(target, self.order)
+        tables = {"pairs": counted.merged(pairs), "links": counted.merged(links), "runs": runs}
         return {name: table.kept(table.count >= self.least).capped(self.most) for name, table in tables.items()}
 
     def _tables(self, held: Arrays, prefix: str, place: str) -> dict[str, Table]:
