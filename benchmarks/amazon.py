@@ -29,9 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fusionlearn as fl
+from benchmarks import images
 from benchmarks.measure import ROOT
 from fusionlearn import file
 from fusionlearn.encoders.ngrams import Ngrams
+from fusionlearn.encoders.sentences import INNER, Sentences
 from fusionlearn.methods.naive_bayes import NaiveBayes
 from fusionlearn.partition import digest
 from fusionlearn.pretrain import pretrain
@@ -45,6 +47,8 @@ METHODS = {
     "naive bayes, plain bigrams": (Ngrams(), NaiveBayes(smoothing=3.0)),
     "naive bayes, public common words": (Ngrams(weight="unit", common=1000), NaiveBayes(smoothing=0.2)),
 }
+SENTENCES = "ridge, sentences (MiniLM), inner layers"
+WIDTH, LENGTH = 1152, 256  # features of a review, pieces of it that are read
 CHOICES = [(common, smoothing) for common in (500, 1000, 3000) for smoothing in (0.1, 0.2, 0.5)]
 
 
@@ -131,6 +135,15 @@ class Bench:
             "partition": digest(parts),
         }
 
+    def sentences(self) -> NDArray[np.float32]:
+        """What `sentences` makes of every review, computed once and kept: (8000, WIDTH)."""
+        encoder = Sentences(outputs="middle", length=LENGTH)
+        schema = fl.Schema({"text": fl.Text()}, LABEL)
+        return images.features(
+            f"amazon-minilm-middle-{LENGTH}", WIDTH, self.texts,
+            lambda texts: encoder.encode({"text": texts}, schema, {})["x"], piece=200,
+        )  # fmt: skip
+
     def rival(self, train: NDArray[np.int64], test: NDArray[np.int64]) -> float:
         """Pooled tf-idf bigrams and logistic regression."""
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -141,6 +154,24 @@ class Bench:
             vectorizer.fit_transform(self.texts[train]), self.labels[train]
         )
         return float(fitted.score(vectorizer.transform(self.texts[test]), self.labels[test]))
+
+
+class Encoded(Bench):
+    """The same, its texts encoded beforehand."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.x, self.labels, self.domains = bench.sentences(), bench.labels, bench.domains
+
+    def table(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """Features of some rows."""
+        return {"x": self.x[rows], "stars": self.labels[rows]}
+
+    def task(self) -> fl.Task:
+        """A head on the features."""
+        columns = {"x": fl.Vector(WIDTH, low=-INNER, high=INNER)}
+        return fl.new_task(
+            "reviews", columns, LABEL, encoder="identity", method="ridge", privacy="none", max_records=10_000
+        )
 
 
 def validate(bench: Bench) -> None:
@@ -161,13 +192,9 @@ def measure(bench: Bench, seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, (encoder, method) in METHODS.items():
         task = question(encoder, method, bench.public)
-        runs = [bench.one(task, *split(rows, seed)) for seed in seeds]
-        numbers = [key for key, value in runs[0].items() if not isinstance(value, str)]
-        result[name] = {key: float(np.mean([run[key] for run in runs])) for key in numbers}
-        result[name]["fused, standard deviation"] = float(np.std([run["fused"] for run in runs], ddof=1))
-        result[name]["fused, each split"] = [run["fused"] for run in runs]
-        result[name]["partitions"] = [run["partition"] for run in runs]
-        print(name, json.dumps({key: result[name][key] for key in numbers}), flush=True)
+        _add(result, name, [bench.one(task, *split(rows, seed)) for seed in seeds])
+    encoded = Encoded(bench)
+    _add(result, SENTENCES, [encoded.one(encoded.task(), *split(rows, seed)) for seed in seeds])
     rivals = [bench.rival(*split(rows, seed)) for seed in seeds]
     result["pooled tf-idf bigrams + logistic regression"] = {"pooled": float(np.mean(rivals)), "each split": rivals}
     return {
@@ -177,6 +204,16 @@ def measure(bench: Bench, seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
         "peak bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
     }
+
+
+def _add(result: dict[str, Any], name: str, runs: list[dict[str, Any]]) -> None:
+    """One method's figures over the splits."""
+    numbers = [key for key, value in runs[0].items() if not isinstance(value, str)]
+    result[name] = {key: float(np.mean([run[key] for run in runs])) for key in numbers}
+    result[name]["fused, standard deviation"] = float(np.std([run["fused"] for run in runs], ddof=1))
+    result[name]["fused, each split"] = [run["fused"] for run in runs]
+    result[name]["partitions"] = [run["partition"] for run in runs]
+    print(name, json.dumps({key: result[name][key] for key in numbers}), flush=True)
 
 
 def main() -> None:

