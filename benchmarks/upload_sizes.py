@@ -154,10 +154,10 @@ def office() -> Question:
     private = np.setdiff1d(np.arange(len(y)), public)
 
     def mixed(count: int) -> Features:
-        if count >= x.shape[1]:
-            return Features(x[private], x[public], 20.0)
-        mix = Project(count).encode({"x": x}, schema, {})["x"]
-        return Features(mix[private], mix[public], 20.0 * np.sqrt(x.shape[1]))
+        mix = x if count >= x.shape[1] else np.asarray(Project(count).encode({"x": x}, schema, {})["x"])
+        centre, scale = mix[public].mean(axis=0), mix[public].std(axis=0)
+        scaled = np.clip((mix - centre) / np.maximum(scale, 1e-3 * scale.mean()), -10, 10)  # as public rows lie
+        return Features(scaled[private], scaled[public], 10.0)
 
     return Question(
         "Office-Caltech10, 4 sources as clients", tuple(map(str, range(10))), y[private], y[public],
