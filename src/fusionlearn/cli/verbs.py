@@ -232,8 +232,10 @@ def _fused_lines(
     clients = len(report.members)
     records = f", {findings['records']} records" if "records" in findings else ""
     yield f"Fused {clients} client{'s' * (clients != 1)}{records} with {task.method.name}: {output} ({sized(size)})."
-    if "public_rows" in findings:
-        yield f"The average then learned from all clients' networks on {findings['public_rows']} public rows."
+    learned = {"public_rows": "public rows", "drawn_rows": "rows drawn from their densities"}
+    told = [f"{findings[name]} {words}" for name, words in learned.items() if name in findings]
+    if told:
+        yield f"The average then learned from all clients' networks on {' and '.join(told)}."
     if "penalty" in findings:
         yield f"Penalty {findings['penalty']:.3g} of the records, chosen from the sums."
     if findings.get("repeated"):
