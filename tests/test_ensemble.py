@@ -345,6 +345,27 @@ def test_settings_of_networks():
     assert plugin.to_json(method.make("ensemble"))["settings"] == {"temper": 1.0}
 
 
+def test_a_network_is_resumed_and_a_head_has_nothing_to_resume(tmp_path):
+    x, of = cluster((0, 0), 60, np.random.default_rng(21)), problem(2)
+    data, local = {"x": x, "y": (x[:, 0] > 0).astype(int)}, {"checkpoint": str(tmp_path / "kept")}
+    found = []
+
+    def stop(epoch):
+        if epoch.number == 7 and list(tmp_path.iterdir()):
+            raise KeyboardInterrupt
+
+    subject = method.make("ensemble", NETWORK)
+    with pytest.raises(KeyboardInterrupt), training.watching(stop):
+        subject.summarize(data, of, {}, rng=np.random.default_rng(0), local=local)
+    with training.watching(lambda epoch: found.append(epoch.number)):
+        again = subject.summarize(data, of, {}, rng=np.random.default_rng(0), local=local)
+    whole = subject.summarize(data, of, {}, rng=np.random.default_rng(0))
+    assert all(again[name].tobytes() == whole[name].tobytes() for name in whole)
+    assert not list(tmp_path.iterdir()) and found[-1] == 20
+    with pytest.raises(SettingsError, match="nothing to resume"):
+        method.make("ensemble").summarize(data, of, {}, rng=np.random.default_rng(0), local=local)
+
+
 def test_moments_of_networks_are_those_of_the_rows():
     rng = np.random.default_rng(20)
     x, of, subject = cluster((1, 2), 60, rng), problem(2), method.make("ensemble", {**NETWORK, "epochs": 0})

@@ -81,6 +81,16 @@ def test_people_are_told_what_the_public_rows_did(students: tuple[Round, list[Pa
     assert "learned from all clients' networks on 300 public rows" in told.output
 
 
+def test_people_are_told_of_rows_drawn_from_densities(tmp_path: Path) -> None:
+    a_round = Round(tmp_path, method="distill", settings=SETTINGS + ", components = 2, drawn_rows = 77")
+    updates = [a_round.update(site, "", "--teacher", "forest:trees=3") for site in range(3)]
+    told = call("fuse", a_round.task, *updates, "-o", tmp_path / "told.fusion").output
+    assert "learned from all clients' networks on 77 rows drawn from their densities" in told
+    public = table(tmp_path / "public.csv", [row[:3] for row in rows(20, 9)], FEATURES)
+    told = call("fuse", a_round.task, *updates, "-o", tmp_path / "told.fusion", "--public", public).output
+    assert "on 20 public rows and 77 rows drawn from their densities" in told
+
+
 @pytest.mark.parametrize(
     ("name", "settings"), [("ridge", ""), ("distill", SETTINGS + ', coding = "fixed"'), ("ensemble", "")]
 )

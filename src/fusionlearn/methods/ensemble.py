@@ -142,6 +142,8 @@ class Ensemble(Method):
         codes = y if problem.labels else np.zeros(len(y), np.int64)
         counts = {"class_count": np.bincount(codes, minlength=problem.num_classes).astype(np.int64)}
         if not self.network:
+            if local:
+                raise SettingsError("ensemble: heads have nothing to resume; leave the checkpoint out.")
             return counts | self._head(x.astype(np.float64), y, problem)
         start, seed = self._start(problem, prior), int(rng.integers(2**31))
         temperature = self._temperature(x, y, problem, start, rng)
