@@ -87,7 +87,7 @@ def test_a_coordinator_s_day(served: Served, browser: Any, tmp_path: Path):
     assert model.signer == keys.public_hex(keys.load(home / "key.pem"))
     page.get_by_label("leave out site 2").check()
     page.get_by_role("button", name="Fuse again").click()
-    assert page.get_by_role("status").inner_text().startswith("a model was released already")
+    assert page.get_by_role("status").inner_text().startswith("A model was released already")
     page.get_by_label("leave out site 2").check()
     page.get_by_label("I know that").check()
     page.get_by_role("button", name="Fuse again").click()
@@ -174,7 +174,7 @@ def test_names_of_clients_are_text_not_markup(served: Served, browser: Any, tmp_
     from fusionlearn.agent import contact, wire
 
     with wire.Hub(served.url, rounds.key(77)) as hub:
-        contact.join(hub, code, "<img src=x onerror=alert(1)>")
+        contact.join(hub, "<img src=x onerror=alert(1)>", code=code)
     page = browser.new_page()
     log_in(served, home, page)
     page.goto(f"{served.url}/keys")

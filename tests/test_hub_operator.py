@@ -1,4 +1,4 @@
-"""The operator's desk: a hub's start, its files, its key, and what the commands say when something is wrong."""
+"""The operator's desk: a hub's start, its files, its key, what its commands say, its pages when clients are many."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from tests import hub_world as world
+from tests.hub_client import Client
 
-from fusionlearn import cli, keys
+from fusionlearn import cli, file, keys
 
 pytest.importorskip("fastapi", reason='a hub is needed: pip install "fusionlearn[hub]"')
 
@@ -80,3 +81,51 @@ def test_what_a_hub_cannot_work_with_is_one_sentence(tmp_path: Path, option: str
     rest = [] if option == "--data" else ["--data", tmp_path / "data"]
     told = operate(tmp_path, "serve", "--port", "0", option, value, *rest)
     assert told.exit_code == 1 and sentence in told.output and told.output.count("Error: ") == 1
+
+
+def test_of_many_clients_one_can_be_left_out_and_late_ones_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """More than a hundred: no list, but what the owner has to decide is there, and so is a way to leave one out."""
+    from urllib.parse import urlencode
+
+    from fusionlearn.hub import tasks, uploads, views, worker
+    from fusionlearn.hub.app import create_app
+    from fusionlearn.hub.pages import COOKIE
+
+    monkeypatch.setattr(views, "MOST_ROWS", 3)
+    hub = world.hub(tmp_path)
+    members.make_project(hub, "p", world.public(world.OWNER))
+    owner = members.standing(hub, "p", world.public(world.OWNER))
+    task = file.digest(world.task(columns=2))
+    tasks.publish(hub, owner, task, world.content(world.task(columns=2)), quorum=4)
+    uploading = uploads.Uploads(hub)
+    for number in (1, 2, 3, 4, 5):
+        members.enrol(hub, owner, world.public(number), "client", f"site {number}")
+        update = world.update(number, columns=2)
+        member, _ = uploading.allowed("p", world.public(number), task)
+        uploading.receive(member, task, file.digest(update), world.content(update))
+    while worker.step(hub, "w"):
+        pass
+    app = create_app(hub)
+    client = Client(app)
+    cookie = {"cookie": f"{COOKIE}={members.log_in(hub, members.open_session(hub, owner))}"}
+    try:
+        page = client("GET", f"/tasks/{task}", headers=cookie).content.decode()
+        updates = page[page.index('id="updates"') :]
+        assert "counted, not listed" in updates and "site 5" in updates and "site 4" not in updates  # 5 came late
+        assert "Let in" in updates and 'name="without"' in updates
+        token = page.split('name="token" value="')[1].split('"')[0]
+        fields = {"token": token, "without": world.public(2)[:12], "confirm": "yes"}
+        form = {**cookie, "content-type": "application/x-www-form-urlencoded"}
+        assert client("POST", f"/tasks/{task}/fuse", None, urlencode(fields).encode(), headers=form).status == 303
+        while worker.step(hub, "w"):
+            pass
+        assert "Model 2" in client("GET", f"/tasks/{task}", headers=cookie).content.decode()
+        listed = {row["name"]: row["state"] for row in uploads.listed(hub, owner, task)}
+        assert listed["site 2"] == "excluded" and listed["site 1"] == "counted"
+        keys_page = client("GET", "/keys", headers=cookie).content.decode()
+        assert keys_page.count("<tr>") == 1 + 3 and "and 3 more" in keys_page
+    finally:
+        client.close()
+        app.state.uploads.close()
+        uploading.close()
+        hub.close()

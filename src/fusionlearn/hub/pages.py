@@ -144,7 +144,7 @@ def _task(request: Request, task: str) -> Response:
 def _keys(request: Request) -> Response:
     def made() -> Response:
         owner = _owner(request)
-        return _show(request, "keys.html", member=owner, keys=views.keys_page(_hub(request), owner), code=None)
+        return _show(request, "keys.html", member=owner, **views.keys_page(_hub(request), owner), code=None)
 
     return _guarded(request, made)
 
@@ -264,7 +264,7 @@ async def _invite(request: Request) -> Response:
         code = members.make_code(
             _hub(request), owner, fields.get("role", ["client"])[0], int(uses) if uses.isdecimal() else 1, 72.0
         )
-        return _show(request, "keys.html", member=owner, keys=views.keys_page(_hub(request), owner), code=code)
+        return _show(request, "keys.html", member=owner, **views.keys_page(_hub(request), owner), code=code)
 
     return await _pressed(request, action, "/keys")
 

@@ -13,6 +13,8 @@ from fusionlearn.hub.members import Member
 from fusionlearn.keys import fingerprint
 
 MOST_ROWS = 100  # clients shown one by one; beyond, they are counted
+MOST_NAMES = 30  # of clients that are not here yet
+MOST_NOTICES = 8
 FEDAVG_ROUNDS = 50  # what an upload is compared with: the model's arrays down and up again, in each round
 
 
@@ -30,15 +32,21 @@ def task_page(hub: Hub, owner: Member, digest: str) -> dict[str, Any]:
         versions = [dict(row._mapping) for row in fusions.versions_of(connection, owner.project, digest)]
     published = [version for version in versions if version["state"] == "published"]
     answered = {row["signer"] for row in rows}
+    missing = [entry for entry in enrolled if entry["key"] not in answered]
+    many = len(rows) > MOST_ROWS
+    # Of many only those are listed that ask for the owner's word.
+    shown = [row for row in rows if row["state"] in ("waiting", "late", "excluded")] if many else rows
     return {
         "task": told,
         "progress": _progress(told),
-        "updates": [{**row, "fingerprint": fingerprint(row["signer"])} for row in rows[:MOST_ROWS]],
-        "more_updates": max(0, len(rows) - MOST_ROWS),
+        "updates": [{**row, "fingerprint": fingerprint(row["signer"])} for row in shown[:MOST_ROWS]],
+        "more_updates": max(0, len(shown) - MOST_ROWS),
+        "many": many,
         "states": _counted(row["state"] for row in rows),
         "received_bytes": sum(row["bytes"] for row in rows),
-        "hours": _by_hour(rows) if len(rows) > MOST_ROWS else [],
-        "missing": [entry for entry in enrolled if entry["key"] not in answered][:MOST_ROWS],
+        "hours": _by_hour(rows) if many else [],
+        "missing": missing[:MOST_NAMES],
+        "more_missing": max(0, len(missing) - MOST_NAMES),
         "enrolled": len(enrolled),
         "versions": [_version(version) for version in reversed(versions)],
         "model": _model(published[-1], told, rows) if published else None,
@@ -93,6 +101,7 @@ def _model(version: dict[str, Any], told: dict[str, Any], rows: list[dict[str, A
     """The latest model: each client's loss from its statistics, what each class rests on, what it cost to send."""
     findings = version["findings"] or {}
     clients = findings.get("clients", [])
+    notices = [*findings.get("notices", [])]
     members_in = set(version["members"])
     sent = sum(row["bytes"] for row in rows if row["digest"] in members_in)
     fedavg = version["bytes"] * 2 * FEDAVG_ROUNDS * max(1, len(members_in))
@@ -102,11 +111,12 @@ def _model(version: dict[str, Any], told: dict[str, Any], rows: list[dict[str, A
         "bytes": version["bytes"],
         "members": len(members_in),
         "records": findings.get("records"),
-        "clients": [_client(row) for row in clients[:MOST_ROWS]],
+        "clients": sorted((_client(row) for row in clients[:MOST_ROWS]), key=lambda row: str(row["client"])),
         "more_clients": max(0, len(clients) - MOST_ROWS),
         "losses": any(row.get("loss") is not None for row in clients),
         "classes": _classes(clients),
-        "notices": [*findings.get("notices", [])],
+        "notices": notices[:MOST_NOTICES],
+        "more_notices": max(0, len(notices) - MOST_NOTICES),
         "earlier": findings.get("earlier", []),
         "sent": sent,
         "fedavg": fedavg,
@@ -117,7 +127,7 @@ def _model(version: dict[str, Any], told: dict[str, Any], rows: list[dict[str, A
 
 
 def _client(row: dict[str, Any]) -> dict[str, Any]:
-    """A client's row; `harm` is how much better the others' model does on it than the one with it, if at all."""
+    """A client's row; `gain` is the share of its loss without it that it takes away by taking part."""
     loss, without = row.get("loss"), row.get("loss_without")
     gain = None if loss is None or without is None or without <= 0 else (without - loss) / without
     return {**row, "gain": gain}
@@ -141,9 +151,12 @@ def _classes(clients: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def keys_page(hub: Hub, owner: Member) -> list[dict[str, Any]]:
-    """Every key, with the digits people compare."""
-    return [{**row, "fingerprint": fingerprint(row["key"])} for row in members.listed(hub, owner.project)]
+def keys_page(hub: Hub, owner: Member) -> dict[str, Any]:
+    """The keys, with the digits people compare: owners and readers first, then the clients, the last joined first."""
+    rows = sorted(members.listed(hub, owner.project), key=lambda row: row["since"], reverse=True)
+    rows.sort(key=lambda row: (row["role"] == "client", row["revoked"] is not None))
+    shown = [{**row, "fingerprint": fingerprint(row["key"])} for row in rows[:MOST_ROWS]]
+    return {"keys": shown, "more_keys": max(0, len(rows) - MOST_ROWS)}
 
 
 def ago(moment: str | datetime.datetime | None, now: datetime.datetime) -> str:
@@ -155,7 +168,7 @@ def ago(moment: str | datetime.datetime | None, now: datetime.datetime) -> str:
     size = abs(seconds)
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if size >= length:
-            count = int(size // length)
+            count = int(size // length) if seconds >= 0 else round(size / length)
             text = f"{count} {unit}{'s' * (count != 1)}"
             return f"{text} ago" if seconds >= 0 else f"in {text}"
     return "just now" if seconds >= 0 else "in a moment"
