@@ -51,9 +51,7 @@ class Sentences(Encoder):
 
     model: Literal["minilm"] = "minilm"  # the network
     weights: str = weights.MINILM.sha256  # SHA-256 of its weights
-    outputs: Literal["last", "middle", "layers"] = (
-        "last"  # meaning, inner layers, or both
-    )
+    outputs: Literal["last", "middle", "layers"] = "last"  # meaning, inner layers, or both
     length: int = 128  # the most pieces it reads of a text, beginning and end included
 
     def __post_init__(self) -> None:
