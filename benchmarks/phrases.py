@@ -44,7 +44,16 @@ FIRST = 300  # test captions that transformers were measured on
 SIZE, LENGTH = 8_000, 60  # pieces there are, and pieces of a text
 METHOD = Phrases()
 LEASTS = (2, 3)  # least counts that a client sends, to see what keeping rare rows back costs
-TRIED: dict[str, Any] = {}
+TRIED: dict[str, Any] = {  # BLEU of the fused model on validation captions, seed 0
+    "captions 1 to 300, where the weights were chosen": {
+        "weights before the choice": 32.80, "as chosen": 36.12, "pooled": 36.67, "least 2": 31.64,
+        "least 3": 29.30,
+    },
+    "captions 301 to 700, after it": {
+        "as chosen": 36.82, "longest 4": 36.18, "longest 7": 36.65, "16,000 pieces and longest 5": 35.97,
+        "piece 0.5": 37.01, "public 0.02": 36.96, "public 0.1": 36.91, "reach 6": 36.97,
+    },
+}  # fmt: skip
 
 
 def new_task() -> fl.Task:
