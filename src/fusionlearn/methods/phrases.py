@@ -18,8 +18,8 @@ Update
     runs.…           ≤ most rows           how often a run of up to `order` pieces occurs in the answers
 Model
     pairs, links, runs  the sums, coded in the same way; the public counts stay in the prior
-Cost     upload about 13 bytes a different row, for short sentences 750 bytes each, more than the texts themselves;
-         client 2 ms a sentence; server a sort of all rows; predict 1 s to begin, then about 25 ms a sentence. No torch
+Cost     upload about 12 bytes a different row, for captions 700 bytes each, more than the texts themselves; client
+         1 ms a caption; server a sort of all rows; predict 1 s to begin, then about 10 ms a caption. Needs no torch
 Privacy  what is sent is fragments of texts: a phrase that occurs once is read in it, and fragments that overlap can be
          put together to whole sentences. `least` above 1 keeps rare ones back, which costs part of what is learned;
          no bound on what one record changes
