@@ -13,7 +13,7 @@ of variances loses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +67,11 @@ class WeightSums:
             summed[PREFIX + name] = self.grid.encode(value * _share(name, value, counts))
         return {**counts, **summed}
 
-    def mean(self, total: Arrays, start: Weights) -> Weights:
+    def mean(self, total: Arrays, names: Iterable[str]) -> Weights:
         """The fused weights; rows of the head for classes that nobody holds never win."""
         counts = {name: total[name] for name in ("count", "class_count") if name in total}
         means = {}
-        for name in start:
+        for name in names:
             value = self.grid.decode(total[PREFIX + name])
             means[name] = value / np.maximum(_share(name, value, counts), 1.0)
         return finished(means, counts)

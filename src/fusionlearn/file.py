@@ -20,7 +20,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,9 @@ def sign(noun: N, key: Ed25519PrivateKey) -> N:
     """A copy signed with the key; an update loses its nonce, as its signer names it now."""
     fresh = {"nonce": ""} if isinstance(noun, Update) else {}
     named = dataclasses.replace(cast(Any, noun), signer=keys.public_hex(key), signature="", **fresh)
-    return cast(N, dataclasses.replace(named, signature=key.sign(manifest(named)).hex()))
+    signed = dataclasses.replace(named, signature=key.sign(manifest(named)).hex())
+    signed.__dict__["_manifest"] = manifest(named)  # the signature is no part of it
+    return cast(N, signed)
 
 
 def verify(noun: Noun, place: str = "file") -> None:
@@ -113,14 +115,26 @@ def _manifest(metadata: Mapping[str, str], arrays: Arrays) -> bytes:
 
 def canonical_json(value: Any) -> bytes:
     """RFC 8785 for strings, integers, lists and objects: keys in UTF-16 order, no spaces, UTF-8."""
+    return _ENCODER.encode(_canonical(value)).encode()
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # writes keys in the order they have
+
+
+def _canonical(value: Any) -> Any:
+    """The same value, its keys in order; refused where it holds what a manifest may not."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, dict):
-        ordered = sorted(value.items(), key=lambda item: item[0].encode("utf-16-be"))
-        return b"{" + b",".join(canonical_json(key) + b":" + canonical_json(item) for key, item in ordered) + b"}"
+        names = sorted(value)
+        if not all(map(str.isascii, names)):  # else both orders are the same
+            names.sort(key=lambda name: name.encode("utf-16-be"))
+        return {name: _canonical(value[name]) for name in names}
     if isinstance(value, list):
-        return b"[" + b",".join(canonical_json(item) for item in value) + b"]"
-    if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and abs(value) >= 2**53):
+        return [_canonical(item) for item in value]
+    if type(value) is not int or abs(value) >= 2**53:
         raise FileError("a manifest holds strings and integers below 2^53 only.")
-    return (json.encoder.encode_basestring(value) if isinstance(value, str) else str(value)).encode("utf-8")
+    return value
 
 
 def _sha256(array: NDArray[Any]) -> str:
@@ -299,22 +313,21 @@ def from_bytes(content: bytes, kind: type[N] | None = None, *, place: str = "fil
 
 def _unpack(content: bytes, place: str) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
     """Header and arrays of a safetensors file, after checking every cap."""
-    metadata = _layout(content, place)
-    import safetensors
-
-    try:
-        loaded = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
-    except Exception as error:
-        raise FileError(f"{place} is not a valid safetensors file.") from error
+    metadata, spans = _layout(content, place)
+    start = 8 + int.from_bytes(content[:8], "little")
     arrays = {}
-    for name, view in loaded:
-        dtype = np.dtype(DTYPES[view["dtype"]])
-        flat = np.frombuffer(view["data"], dtype.newbyteorder("<")) if view["data"] else np.empty(0, dtype)
-        array = flat.astype(dtype, copy=False).reshape(view["shape"])
+    for name, (dtype, shape, begin, end) in spans.items():
+        count = (end - begin) // dtype.itemsize
+        flat = np.frombuffer(content, dtype.newbyteorder("<"), count, start + begin) if count else np.empty(0, dtype)
+        flat = flat.astype(dtype, copy=not flat.flags.aligned)  # in place, where another program's header allows it
+        array = flat.reshape(shape)
         _check_values(name, array, metadata, place)
         array.flags.writeable = False  # what was verified is what is used
         arrays[name] = array
     return metadata, arrays
+
+
+Span: TypeAlias = tuple[np.dtype[Any], list[int], int, int]  # dtype, shape, where the array begins and ends
 
 
 def _check_values(name: str, array: NDArray[Any], metadata: Mapping[str, str], place: str) -> None:
@@ -335,18 +348,18 @@ def _most_bytes(entry: str) -> int:
     return MAX_ENTRIES.get(entry, MAX_ENTRY)
 
 
-def _layout(content: bytes, place: str) -> dict[str, str]:
-    """The header's entries, once every cap on header and arrays is checked."""
+def _layout(content: bytes, place: str) -> tuple[dict[str, str], dict[str, Span]]:
+    """The header's entries and where the arrays lie, once every cap on header and arrays is checked."""
     header = _header(content, place)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FileError(f"{place}: the header's entries are not all text.")
     if len(header) > MAX_ARRAYS:
         raise FileError(f"{place} has {len(header)} arrays, {MAX_ARRAYS} are allowed.")
-    spans = [_span(name, entry, place) for name, entry in header.items()]
+    spans = {name: _span(name, entry, place) for name, entry in header.items()}
     start = 8 + int.from_bytes(content[:8], "little")
     end = 0
-    for begin, stop in sorted(spans):
+    for begin, stop in sorted(span[2:] for span in spans.values()):
         if begin != end:
             raise FileError(f"{place}: its arrays overlap or leave gaps.")
         end = stop
@@ -354,7 +367,7 @@ def _layout(content: bytes, place: str) -> dict[str, str]:
         raise FileError(
             f"{place} holds {len(content) - start} bytes of arrays, its header says {end}: it was cut or padded."
         )
-    return metadata
+    return metadata, spans
 
 
 def _header(content: bytes, place: str) -> dict[str, Any]:
@@ -407,7 +420,7 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _span(name: str, entry: Any, place: str) -> tuple[int, int]:
+def _span(name: str, entry: Any, place: str) -> Span:
     """Where an array lies, its entry checked."""
     if not NAME.fullmatch(name) or not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise FileError(f"{place}: an array has a name or an entry that is not allowed.")
@@ -416,12 +429,13 @@ def _span(name: str, entry: Any, place: str) -> tuple[int, int]:
         raise FileError(f"{place}: array '{name}' is of a type that is not allowed.")
     if not _lengths(shape) or len(shape) > MAX_DIMENSIONS or not _lengths(offsets) or len(offsets) != 2:
         raise FileError(f"{place}: array '{name}' has a shape or place that is not allowed.")
-    item = np.dtype(DTYPES[dtype]).itemsize
+    kind = np.dtype(DTYPES[dtype])
+    item = kind.itemsize
     if item * math.prod(max(length, 1) for length in shape) > MAX_FILE:  # NumPy refuses such shapes, empty or not
         raise FileError(f"{place}: array '{name}' has a shape that is too large.")
     if item * math.prod(shape) != offsets[1] - offsets[0]:
         raise FileError(f"{place}: array '{name}' does not fill its place.")
-    return offsets[0], offsets[1]
+    return kind, shape, offsets[0], offsets[1]
 
 
 def _lengths(value: Any) -> bool:

@@ -153,9 +153,20 @@ def pack(matrix: Array) -> Array:
     return xp.take(xp.reshape(matrix, (-1,)), indices, axis=0)
 
 
+@functools.lru_cache(maxsize=16)
+def _mirrored(size: int) -> NDArray[np.int64]:
+    """Where each entry of a small symmetric matrix lies among the packed ones."""
+    where = np.empty((size, size), np.int64)
+    upper = np.triu_indices(size)
+    where[upper] = where.T[upper] = np.arange(len(upper[0]))
+    return where
+
+
 def unpack(packed: NDArray[Any]) -> NDArray[Any]:
     """(m(m+1)/2,) → (m, m) symmetric: the inverse of `pack`."""
     size = (math.isqrt(8 * len(packed) + 1) - 1) // 2
+    if size <= 2 * TILE:
+        return np.asarray(packed[_mirrored(size)])
     matrix = np.empty((size, size), packed.dtype)
     start = 0
     for i, row in enumerate(matrix):

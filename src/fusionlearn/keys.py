@@ -7,6 +7,7 @@ in hex. A client believes the first coordinator key it sees under a task's name 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import tempfile
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from fusionlearn.errors import SettingsError, SignatureError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 LARGEST_KEY_FILE = 16 * 1024
 
@@ -130,15 +131,22 @@ def _is_hex(text: str, length: int) -> bool:
 def verify_bytes(signer: str, signature: str, message: bytes) -> bool:
     """Whether `signature` (hex) is the signer's over the message; both are written in one way only."""
     from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     if not is_signer(signer) or not _is_hex(signature, 128):  # `fromhex` would take capitals and spaces as well
         return False
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(signer)).verify(bytes.fromhex(signature), message)
+        _public(signer).verify(bytes.fromhex(signature), message)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+@functools.lru_cache(maxsize=256)
+def _public(signer: str) -> Ed25519PublicKey:
+    """The key of this name: a hub verifies a request and the update in it one after the other."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(signer))
 
 
 def trust(task_name: str, signer: str) -> bool:

@@ -144,6 +144,12 @@ def start(text: str, problem: Problem, prior: Arrays, seed: int = 0) -> Weights:
     return weights_of(prior, text, problem, "the task's prior")
 
 
+def check_start(text: str, problem: Problem, prior: Arrays) -> None:
+    """What `start` would refuse is refused, without drawing weights."""
+    if any(name.startswith(PREFIX) for name in prior):
+        weights_of(prior, text, problem, "the task's prior")
+
+
 def weights_of(arrays: Arrays, text: str, problem: Problem, place: str) -> Weights:
     """A network's weights out of named arrays, checked. Errors: SettingsError naming the first that does not fit."""
     wanted = shapes(text, problem)

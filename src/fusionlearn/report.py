@@ -60,7 +60,7 @@ def diagnose(
                 kept[name] = answer.arrays
     for row in rows:
         row["loss_without"] = None
-        if total is not None and row["digest"] in kept and len(rows) > 1:
+        if total is not None and row["loss"] is not None and row["digest"] in kept and len(rows) > 1:
             row["loss_without"] = _loss_without(task, total, kept[row["digest"]])
     known = [moment.count for moment in moments.values() if moment is not None]
     for row in rows:

@@ -71,7 +71,7 @@ class Average(Method):
         return "network", self.network
 
     def declare(self, problem: Problem, prior: Arrays) -> dict[str, ArraySpec]:
-        network.start(self.network, problem, prior, self.seed)
+        network.check_start(self.network, problem, prior)
         return self._sums(problem).declare()
 
     def summarize(
@@ -115,8 +115,7 @@ class Average(Method):
             total = arrays.add(total, summary)
         held = total.get("class_count")
         averaging.check_classes(held)
-        start = network.start(self.network, problem, prior, self.seed)
-        weights = self._sums(problem).mean(total, start)
+        weights = self._sums(problem).mean(total, network.shapes(self.network, problem))
         absent = [] if held is None else [problem.labels[k] for k in np.flatnonzero(held == 0)]
         return network.named(weights), {"records": int(total["count"]), "absent_classes": absent}
 
