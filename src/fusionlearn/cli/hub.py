@@ -123,7 +123,9 @@ def serve(
     app = create_app(hub)
     stop = threading.Event()
     given = _given(data, database, store, key)
-    threads = [threading.Thread(target=_keep_worker, args=(given, stop), daemon=True) for _ in range(workers)]
+    ears: set[Any] = set()
+    hub.wake = lambda: _call(ears)
+    threads = [threading.Thread(target=_keep_worker, args=(given, stop, ears), daemon=True) for _ in range(workers)]
     for thread in threads:
         thread.start()
     scheme = "https" if tls_cert else "http"
@@ -155,13 +157,24 @@ def _given(data: Path | None, database: str | None, store: str | None, key: Path
     return [text for name, value in options.items() if value is not None for text in (name, str(value))]
 
 
-def _keep_worker(given: list[str], stop: threading.Event) -> None:
-    """A worker process, and another after it should it die."""
+def _call(ears: set[Any]) -> None:
+    """Have the workers look for something to do, at once."""
+    for ear in list(ears):
+        with contextlib.suppress(OSError, ValueError):  # that worker has just ended
+            ear.write(b"\n")
+
+
+def _keep_worker(given: list[str], stop: threading.Event, ears: set[Any]) -> None:
+    """A worker process that listens at its standard input, and another after it should it die."""
     command = [sys.executable, "-m", "fusionlearn", "worker", *given]
     while not stop.is_set():
-        process = subprocess.Popen(command, env={**os.environ, PARENT: str(os.getpid())}, stdin=subprocess.DEVNULL)
-        while process.poll() is None and not stop.wait(0.2):
-            pass
+        environment = {**os.environ, PARENT: str(os.getpid())}
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, bufsize=0)
+        with process.stdin as ear:  # type: ignore[union-attr]
+            ears.add(ear)
+            while process.poll() is None and not stop.wait(0.2):
+                pass
+            ears.discard(ear)
         if stop.is_set():
             process.terminate()
             process.wait()
@@ -180,18 +193,19 @@ def worker(data: Path | None, database: str | None, store: str | None, key: Path
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
-    parent = int(os.environ.get(PARENT, "0"))
-    if parent:
-        threading.Thread(target=_end_with, args=(parent, stop), daemon=True).start()
-    work(hub, stop)
+    wake = threading.Event()
+    if PARENT in os.environ:
+        threading.Thread(target=_listen, args=(stop, wake), daemon=True).start()
+    work(hub, stop, wake)
     hub.close()
 
 
-def _end_with(parent: int, stop: threading.Event) -> None:
-    """A worker that a hub started ends when that hub is gone."""
-    while not stop.wait(1.0):
-        if os.getppid() != parent:
-            stop.set()
+def _listen(stop: threading.Event, wake: threading.Event) -> None:
+    """A worker that a hub started looks when it is called, and ends when that hub is gone."""
+    while os.read(0, 4096):
+        wake.set()
+    stop.set()
+    wake.set()
 
 
 # --- the operator's desk --------------------------------------------------------------------------------------------

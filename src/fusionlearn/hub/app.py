@@ -6,6 +6,7 @@ Routes translate only: who asks, what for, what comes back. What may be done and
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import re
@@ -23,11 +24,11 @@ from starlette.exceptions import HTTPException
 
 from fusionlearn import __version__, file, http_signature
 from fusionlearn.hub import audit, fusions, members, pages, tasks, uploads, worker
-from fusionlearn.hub.gate import LASTS, Gate
+from fusionlearn.hub.gate import LASTS, SMALL_BODY, Gate
 from fusionlearn.hub.hub import Hub
 from fusionlearn.hub.members import ROLES, Member
 from fusionlearn.hub.refusal import KINDS, Refusal
-from fusionlearn.hub.store import blob
+from fusionlearn.hub.store import Incoming, blob
 from fusionlearn.types import UPDATE_HEADER
 
 MOST_TASK = 2**30  # bytes of a task's file
@@ -344,11 +345,13 @@ UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "What the cal
 
 def create_app(hub: Hub, *, workers: int = 0) -> FastAPI:
     """The application for a hub; with `workers` threads that fuse, for a hub of one process."""
-    stop = threading.Event()
+    stop, wake = threading.Event(), threading.Event()
+    if workers:
+        hub.wake = wake.set
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        threads = [threading.Thread(target=worker.work, args=(hub, stop), daemon=True) for _ in range(workers)]
+        threads = [threading.Thread(target=worker.work, args=(hub, stop, wake), daemon=True) for _ in range(workers)]
         for thread in threads:
             thread.start()
         yield
@@ -583,7 +586,7 @@ def _about_updates(app: FastAPI) -> None:
     )  # fmt: skip
     async def upload(task: TaskDigest, update: UpdateDigest, request: Request, allowed: Allowed) -> Response:
         """Upload an update, once: the same again gets the same receipt, other bytes by the same signer are refused."""
-        return await take(request, allowed, task, update)
+        return await take(request, allowed[0].project, task, update)
 
     @app.patch(
         base + "/{update}", status_code=201, response_model=Receipt, tags=["updates"],
@@ -608,7 +611,7 @@ def _about_updates(app: FastAPI) -> None:
         )  # fmt: skip
         if isinstance(done, int):
             return Response(status_code=204, headers={"Upload-Offset": str(done)})
-        return _counting(request, done, content)
+        return _counting(request, done, len(content))
 
     @app.head(base + "/{update}", response_class=Response, responses=answers(), tags=["updates"])
     def upload_offset(task: TaskDigest, update: UpdateDigest, request: Request, allowed: Allowed) -> Response:
@@ -642,12 +645,18 @@ def _about_updates(app: FastAPI) -> None:
         return StateView(**uploads.accept(hub, owner, task, update))
 
 
-async def take(request: Request, allowed: tuple[Member, int], task: str, update: str) -> Response:
-    """Read an upload's body, take it in, tell."""
-    member, most = allowed
-    content = await whole_body(request, most + UPDATE_HEADER)
+async def take(request: Request, project: str, task: str, update: str) -> Response:
+    """Read an upload's body, take it in, tell. A small body is read at once, a larger one only from who may send it."""
+    signed, body = request.scope["caller"], request.scope["body"]
     uploading: uploads.Uploads = request.app.state.uploads
-    return _counting(request, await uploading.receive_soon(member, task, update, content), content)
+    content: bytes | Incoming
+    if signed is None or (body.length or MOST_TASK) > SMALL_BODY:
+        _, most = await client_allowed(project, task, request)
+        content = await written(request, most + UPDATE_HEADER, uploading)
+    else:
+        content = await whole_body(request, SMALL_BODY)
+    taken = await uploading.receive_soon(project, signed.keyid, task, update, content, body.sha256)
+    return _counting(request, taken, body.seen)
 
 
 class Shortcut:
@@ -671,16 +680,15 @@ class Shortcut:
             await self.app(scope, receive, send)
             return
         project, task, update = found.groups()
-        request = Request(scope, receive)
-        response = await take(request, await client_allowed(project, task, request), task, update)
+        response = await take(Request(scope, receive), project, task, update)
         await response(scope, receive, send)
 
 
-def _counting(request: Request, taken: uploads.Taken, content: bytes) -> Response:
+def _counting(request: Request, taken: uploads.Taken, num_bytes: int) -> Response:
     metrics: Metrics = request.app.state.metrics
     metrics.uploads.labels(str(taken.status)).inc()
     if taken.status != 200:
-        metrics.bytes.inc(len(content))
+        metrics.bytes.inc(num_bytes)
     return JSONResponse(taken.receipt, taken.status)
 
 
@@ -728,19 +736,41 @@ def _about_models(app: FastAPI) -> None:
 # --- bodies ---------------------------------------------------------------------------------------------------------
 
 
-async def whole_body(request: Request, most: int) -> bytes:
-    """A body of at most so many bytes; the gate has checked its digest by the time it ends."""
+async def pieces_of(request: Request, most: int) -> AsyncIterator[bytes]:
+    """A body of at most so many bytes as it comes; the gate has checked its digest by the time it ends."""
     length = request.headers.get("content-length")
     if length is not None and int(length) > most:
         raise Refusal(413, f"the body has {length} bytes; {most} are allowed here.")
-    pieces: list[bytes] = []
     seen = 0
     async for piece in request.stream():
         seen += len(piece)
         if seen > most:
             raise Refusal(413, f"the body has more than the {most} bytes allowed here.")
-        pieces.append(piece)
-    return b"".join(pieces)
+        yield piece
+
+
+async def whole_body(request: Request, most: int) -> bytes:
+    """A body, whole in memory."""
+    return b"".join([piece async for piece in pieces_of(request, most)])
+
+
+async def written(request: Request, most: int, uploading: uploads.Uploads) -> Incoming:
+    """A body in a file of the store, written while the next piece comes; the caller closes it."""
+    incoming = await uploading.soon(uploading.hub.store.incoming)
+    writing: asyncio.Future[None] | None = None
+    try:
+        try:
+            async for piece in pieces_of(request, most):
+                if writing is not None:
+                    await writing
+                writing = asyncio.ensure_future(uploading.soon(incoming.write, piece))
+        finally:
+            if writing is not None:
+                await writing
+    except BaseException:
+        await uploading.soon(incoming.close)
+        raise
+    return incoming
 
 
 def cached(tag: str, known: str | None, made: Callable[[], Response]) -> Response:

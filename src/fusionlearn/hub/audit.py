@@ -20,12 +20,19 @@ from fusionlearn.hub import tables
 from fusionlearn.hub.refusal import Refusal
 
 START = "0" * 64
+# Made once: putting a statement together takes longer than running it, and each upload's transaction runs these.
+_HEAD = sa.select(tables.project).where(tables.project.c.name == sa.bindparam("project")).with_for_update()
+_MOVE = (
+    sa.update(tables.project)
+    .where(tables.project.c.name == sa.bindparam("project"))
+    .values(events=sa.bindparam("number"), chain=sa.bindparam("head"))
+)
+_INSERT = sa.insert(tables.event)
 
 
 def lock(connection: sa.Connection, project: str) -> sa.Row[Any]:
     """The project's row, held until the transaction ends, so that events follow one another."""
-    chosen = sa.select(tables.project).where(tables.project.c.name == project).with_for_update()
-    row = connection.execute(chosen).one_or_none()
+    row = connection.execute(_HEAD, {"project": project}).one_or_none()
     if row is None:
         raise Refusal(404, "there is no such project here, or this key is not in it.")
     return row
@@ -50,9 +57,8 @@ def append(
         rows[-1]["chain"] = chain
         added.append((number, chain))
     if rows:
-        connection.execute(sa.insert(tables.event), rows)
-        moved = sa.update(tables.project).where(tables.project.c.name == project)
-        connection.execute(moved.values(events=number, chain=chain))
+        connection.execute(_INSERT, rows)
+        connection.execute(_MOVE, {"project": project, "number": number, "head": chain})
     return added
 
 

@@ -31,6 +31,7 @@ from fusionlearn.report import diagnose
 from fusionlearn.types import Model, Report, Task, Update
 
 LEASE = datetime.timedelta(seconds=30)  # a worker that is silent for so long is taken for dead
+HELD = 32 * 2**20  # bytes of a version's updates that are kept while they are read again
 LOG = logging.getLogger("fusionlearn.hub")
 SHOWN = ("records", "absent_classes", "clients", "notices", "left_out", "penalty", "earlier")  # findings kept in a row
 
@@ -135,6 +136,7 @@ def _ask(hub: Hub, connection: sa.Connection, project: str, task: str, digests: 
         "asked": hub.now(), "asked_by": by, "sentence": "", "findings": {},
     }  # fmt: skip
     connection.execute(sa.insert(tables.version), [row])
+    hub.ask()
     hub.log(connection, project, "fuse", by, task=task, version=number, members=digests)
     return number
 
@@ -234,7 +236,7 @@ def make(hub: Hub, job: Job) -> bool:
 
 
 class Members:
-    """A version's updates, read from the store one at a time, as often as asked."""
+    """A version's updates, read from the store one at a time, as often as asked; the first few MB once only."""
 
     def __init__(self, hub: Hub, job: Job) -> None:
         self.hub = hub
@@ -247,11 +249,19 @@ class Members:
             called = names(connection, job.project)
         self.objects = [(digest, known[digest].sha256) for digest in job.members]
         self.corrections = any(known[digest].replaces for digest in job.members)
+        self.held: dict[str, Update] = {}
+        self.room = HELD
         self.names = {digest: called.get(known[digest].person) or digest[:12] for digest in job.members}
 
     def __iter__(self) -> Iterator[Update]:
         for digest, sha256 in self.objects:
-            update = file.from_bytes(self.hub.store.get(blob(sha256)), Update, place=f"update {digest[:12]}…")
+            update = self.held.get(digest)
+            if update is None:
+                content = self.hub.store.get(blob(sha256))
+                update = file.from_bytes(content, Update, place=f"update {digest[:12]}…")
+                self.room -= len(content)
+                if self.room >= 0:
+                    self.held[digest] = update
             # replacing was decided when the owner let it in: what is here is one update a client
             yield update
 

@@ -36,7 +36,7 @@ MOST_KEYS = 20_000  # remembered for the rate
 
 
 class Gate:
-    """The middleware; routes find the caller in `request.scope["caller"]`: an `http_signature.Signed` or None."""
+    """The middleware; in a request's scope routes find `caller`, an `http_signature.Signed` or None, and its `body`."""
 
     def __init__(self, app: App, hub: Hub) -> None:
         self.app, self.hub = app, hub
@@ -57,8 +57,8 @@ class Gate:
             await send(message)
 
         try:
-            body = self._admitted(scope)
-            await self.app(scope, body.wrap(receive) if body else receive, watched)
+            body = scope["body"] = self._admitted(scope)
+            await self.app(scope, body.wrap(receive), watched)
         except ClientDisconnect:
             return  # nobody is there to be told, and nothing was taken
         except Refusal as refusal:
@@ -66,7 +66,7 @@ class Gate:
                 raise
             await refuse(refusal, watched)
 
-    def _admitted(self, scope: Scope) -> Body | None:
+    def _admitted(self, scope: Scope) -> Body:
         path = scope["path"]
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         scope["caller"] = None
@@ -132,17 +132,25 @@ class Body:
         """`receive` that checks what passes; the last piece passes only if the whole is what was signed."""
 
         async def checked() -> MutableMapping[str, Any]:
+            if self.finished:
+                return await receive()
             try:
-                message = await asyncio.wait_for(receive(), IDLE_SECONDS) if not self.finished else await receive()
+                async with asyncio.timeout(IDLE_SECONDS):
+                    message = await receive()
             except TimeoutError as error:
                 raise Refusal(408, "the body came too slowly: try again.", "TooSlow") from error
-            if message["type"] == "http.request" and not self.finished:
+            if message["type"] == "http.request":
                 self._take(message)
             return message
 
         return checked
 
     finished = False
+
+    @property
+    def sha256(self) -> str:
+        """Of what has passed, in hex."""
+        return self.hash.hexdigest()
 
     def _take(self, message: MutableMapping[str, Any]) -> None:
         piece = message.get("body", b"")

@@ -63,6 +63,8 @@ class Hub:
             begun = connection.execute(sa.select(tables.task.c.digest).limit(1)).first() is not None
         self.store = Store(store, make=not begun)
         self.lock = threading.Lock()
+        self.wake: Callable[[], None] = lambda: None  # tells workers that there is something to fuse; they look anyway
+        self._local = threading.local()
         self.parsed = functools.lru_cache(KNOWN_TASKS)(self._parsed)
 
     @contextlib.contextmanager
@@ -74,8 +76,15 @@ class Hub:
     @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that writes; whatever it appended to the log is there if and only if the rest is."""
+        self._local.asked = False
         with refusing(), self._writing.begin() as connection:
             yield connection
+        if self._local.asked:
+            self.wake()
+
+    def ask(self) -> None:
+        """Have a worker look once this thread's transaction is over."""
+        self._local.asked = True
 
     def log(self, connection: sa.Connection, project: str, kind: str, who: str, **what: Any) -> tuple[int, str]:
         """One event in the caller's transaction: its number and chain."""
@@ -101,10 +110,14 @@ class Hub:
         self.engine.dispose()
 
 
+_TASK = sa.select(tables.task).where(
+    tables.task.c.project == sa.bindparam("project"), tables.task.c.digest == sa.bindparam("digest")
+)
+
+
 def task_row(connection: sa.Connection, project: str, digest: str) -> sa.Row[Any]:
     """A task's row; 404 when the project has none of this digest."""
-    table = tables.task
-    row = connection.execute(sa.select(table).where(table.c.project == project, table.c.digest == digest)).one_or_none()
+    row = connection.execute(_TASK, {"project": project, "digest": digest}).one_or_none()
     if row is None:
         raise Refusal(404, "this project has no task of that digest: ask its owner for the task's address.")
     return row
@@ -113,8 +126,18 @@ def task_row(connection: sa.Connection, project: str, digest: str) -> sa.Row[Any
 def changed(connection: sa.Connection, project: str, digest: str, **values: Any) -> None:
     """Change a task's row, so that whoever polls sees that something did."""
     table = tables.task
-    moved = sa.update(table).where(table.c.project == project, table.c.digest == digest)
-    connection.execute(moved.values(changed=table.c.changed + 1, **values))
+    if values:
+        moved = sa.update(table).where(table.c.project == project, table.c.digest == digest)
+        connection.execute(moved.values(changed=table.c.changed + 1, **values))
+    else:
+        connection.execute(_CHANGED, {"at": project, "of": digest})
+
+
+_CHANGED = (
+    sa.update(tables.task)
+    .where(tables.task.c.project == sa.bindparam("at"), tables.task.c.digest == sa.bindparam("of"))
+    .values(changed=tables.task.c.changed + 1)
+)
 
 
 @contextlib.contextmanager

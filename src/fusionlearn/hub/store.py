@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -70,27 +71,26 @@ class Store:
                 size = len(content) if isinstance(content, bytes) else content.stat().st_size
                 obstore.put(self._store, name, content, use_multipart=size > MULTIPART)
 
+    def incoming(self) -> Incoming:
+        """A file that is written while it comes, and has a name once it is whole."""
+        with _refusing():
+            return Incoming(self, (self.folder or Path(tempfile.gettempdir())) / "incoming")
+
     def _write(self, path: Path, content: bytes | Path) -> None:
         """A file that is there whole or not at all, whatever happens; its bytes and its name are on the disk."""
-        if path.parent not in self._known:
-            self._make(path.parent)
-        fresh = f"{path}#{secrets.token_hex(8)}"  # listings pass over names with #, and a sweep takes old ones
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self.prepare(path.parent)
+        incoming = Incoming(self, path)
         try:
-            try:
-                for piece in _pieces(content):
-                    view = memoryview(piece)
-                    while view:
-                        view = view[os.write(handle, view) :]
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-            os.replace(fresh, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(fresh)
-            raise
-        _sync(path.parent)
+            for piece in _pieces(content):
+                incoming.write(piece)
+            incoming.take(path)
+        finally:
+            incoming.close()
+
+    def prepare(self, folder: Path) -> None:
+        """A folder that is there, and whose name is on the disk."""
+        if folder not in self._known:
+            self._make(folder)
 
     def _make(self, folder: Path) -> None:
         """A folder, and its name on the disk."""
@@ -154,6 +154,58 @@ class Store:
                 path.unlink(missing_ok=True)
                 found += 1
         return found
+
+
+class Incoming:
+    """A file on its way in: written a piece at a time, brought to the disk, then kept under a name; or let go."""
+
+    def __init__(self, store: Store, near: Path) -> None:
+        self.store = store
+        # Listings pass over names with #, and a sweep takes old ones.
+        self.path = near.with_name(f"{near.name}#{secrets.token_hex(8)}")
+        self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        self._kept = False
+
+    def write(self, piece: bytes) -> None:
+        """Put these bytes after those before."""
+        with _refusing():
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(self._handle, view) :]
+
+    def sync(self) -> None:
+        """Bring what was written to the disk."""
+        with _refusing():
+            os.fsync(self._handle)
+
+    def content(self) -> bytes:
+        """What was written, whole."""
+        with _refusing():
+            return os.pread(self._handle, os.fstat(self._handle).st_size, 0)
+
+    def keep(self, name: str) -> None:
+        """Keep it in the store; returns once it is safe."""
+        with _refusing():
+            if self.store.folder is None:
+                self.store.put(name, self.path)
+            else:
+                path = self.store.folder / name
+                self.store.prepare(path.parent)
+                self.take(path)
+
+    def take(self, path: Path) -> None:
+        """This name, once bytes are on the disk; then the name is, too."""
+        os.fsync(self._handle)  # takes no time where `sync` has done it
+        os.replace(self.path, path)
+        self._kept = True
+        _sync(path.parent)
+
+    def close(self) -> None:
+        """Let go; a file that was not kept is gone."""
+        os.close(self._handle)
+        if not self._kept:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
 
 
 def blob(sha256: str) -> str:

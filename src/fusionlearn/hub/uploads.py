@@ -20,23 +20,24 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 
 from fusionlearn import file
 from fusionlearn.errors import FusionlearnError
 from fusionlearn.hub import audit, members, tables
-from fusionlearn.hub.hub import KNOWN_TASKS, Hub, changed, task_row
+from fusionlearn.hub.hub import KNOWN_TASKS, Hub, changed, refusing, task_row
 from fusionlearn.hub.members import Member
 from fusionlearn.hub.refusal import Refusal, unavailable
-from fusionlearn.hub.store import blob, sha256_of
+from fusionlearn.hub.store import Incoming, blob, sha256_of
 from fusionlearn.run import Gate
 from fusionlearn.types import UPDATE_HEADER, Task, Update
 
 TOGETHER = 256  # uploads that share a transaction at most
 CHECKERS = 4  # threads that check and store uploads
+LARGE = 2  # … that check those that came as files: what checking takes is several times an update's bytes
 GATHER = 0.02  # seconds a transaction waits for uploads that are being checked
 PATIENCE = 30.0  # seconds an upload waits for its transaction
 MOST_UNFINISHED = 8  # uploads in pieces that one key may have begun
@@ -44,6 +45,8 @@ CHUNK_LEAST, CHUNK_MOST = 64 * 1024, 16 * 2**20  # bytes of one piece of an uplo
 ANSWERED = {"counted": 201, "waiting": 202, "late": 202}
 
 _T = TypeVar("_T")
+Answer: TypeAlias = "Taken | Exception"
+Done: TypeAlias = "concurrent.futures.Future[Taken] | asyncio.Future[Taken]"
 _STANDING = (
     sa.select(
         tables.member.c.person, tables.member.c.role, tables.member.c.name, tables.member.c.revoked,
@@ -78,7 +81,7 @@ class Arrival:
     digest: str
     num_bytes: int
     sha256: str
-    done: concurrent.futures.Future[tuple[int, dict[str, Any]]] = field(default_factory=concurrent.futures.Future)
+    done: Done  # who waits for the answer
 
 
 class Uploads:
@@ -91,45 +94,76 @@ class Uploads:
         self._lock = threading.Lock()
         self._coming = 0
         self._pool = concurrent.futures.ThreadPoolExecutor(CHECKERS, thread_name_prefix="check")
+        self._large = concurrent.futures.ThreadPoolExecutor(LARGE, thread_name_prefix="large")
+        self._standing = tables.Lookup(hub.engine, _STANDING)
         self._tasks: dict[tuple[str, str], str] = {}  # SHA-256 of task files by project and digest
 
     def allowed(self, project: str, key: str, task: str) -> tuple[Member, int]:
         """The client behind a key and the most bytes its update may have; asked before a body is read."""
-        with self.hub.reading() as connection:
-            row = connection.execute(_STANDING, {"project": project, "key": key, "task": task}).one_or_none()
-        if row is None or row.role not in members.ROLES:
+        with refusing():
+            row = self._standing(project=project, key=key, task=task)
+        person, role, name, revoked, max_bytes, sha256 = row or ("", "", "", None, None, "")
+        if role not in members.ROLES:
             raise Refusal(404, members.STRANGER)
-        if row.revoked is not None:
+        if revoked is not None:
             raise Refusal(403, "this key was revoked: ask the project's owner for a new join code.")
-        if row.role != "client":
-            raise Refusal(403, f"this needs the role client; your key is {row.role} here.")
-        if row.max_bytes is None:
+        if role != "client":
+            raise Refusal(403, f"this needs the role client; your key is {role} here.")
+        if max_bytes is None:
             raise Refusal(404, "this project has no task of that digest: ask its owner for the task's address.")
-        self._tasks[project, task] = row.sha256  # a digest names one file, for ever
+        self._tasks[project, task] = sha256  # a digest names one file, for ever
         if len(self._tasks) > KNOWN_TASKS:
             self._tasks.pop(next(iter(self._tasks)), None)
-        return Member(project, key, row.person, row.role, row.name), row.max_bytes
+        return Member(project, key, person, role, name), max_bytes
 
     def receive(self, member: Member, task_digest: str, digest: str, content: bytes) -> Taken:
         """Take a whole update in: checked, stored, committed, receipted.
 
         Errors: Refusal 404, 409, 413, 422, 503; after any of them nothing was taken
         """
+        done: concurrent.futures.Future[Taken] = concurrent.futures.Future()
         with self._on_its_way():
-            arrival = self._arrive(member, task_digest, digest, content)
+            self._arrive(member, task_digest, digest, content, sha256_of(content), done)
         try:
-            return self._taken(arrival.done.result(PATIENCE))
+            return done.result(PATIENCE)
         except concurrent.futures.TimeoutError as error:
             raise unavailable("the database", error) from error
 
-    async def receive_soon(self, member: Member, task_digest: str, digest: str, content: bytes) -> Taken:
-        """`receive` without a thread that waits: those there are check and store."""
-        with self._on_its_way():
-            arrival = await self.soon(self._arrive, member, task_digest, digest, content)
+    async def receive_soon(
+        self, project: str, key: str, task_digest: str, digest: str, body: bytes | Incoming, sha256: str
+    ) -> Taken:
+        """`receive` of whoever has this key, without a thread that waits: those there are check and store.
+
+        body    the bytes, or the file that they were written to; it is closed when they are not needed any more
+        sha256  of the body, as it was checked against the request's signature
+        """
+        done: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+        if isinstance(body, Incoming):
+            synced = self._pool.submit(body.sync)  # while it is checked
+            self._large.submit(self._come, project, key, task_digest, digest, body, sha256, done, synced)
+        else:
+            self._pool.submit(self._come, project, key, task_digest, digest, body, sha256, done)
         try:
-            return self._taken(await asyncio.wait_for(asyncio.wrap_future(arrival.done), PATIENCE))
+            async with asyncio.timeout(PATIENCE):
+                return await done
         except TimeoutError as error:
             raise unavailable("the database", error) from error
+
+    def _come(
+        self, project: str, key: str, task_digest: str, digest: str, body: bytes | Incoming, sha256: str, done: Done,
+        synced: concurrent.futures.Future[None] | None = None,
+    ) -> None:  # fmt: skip
+        """One thread's part of `receive_soon`: whatever goes wrong, who waits is told."""
+        try:
+            with self._on_its_way():
+                member, _ = self.allowed(project, key, task_digest)
+                self._arrive(member, task_digest, digest, body, sha256, done, synced)
+        except Exception as error:  # noqa: BLE001
+            _tell([(done, error)])
+        finally:
+            if isinstance(body, Incoming):
+                concurrent.futures.wait([synced] if synced else [])
+                body.close()
 
     async def soon(self, work: Callable[..., _T], *given: Any) -> _T:
         """Run in one of the few threads that are kept for uploads: more would only wait for one another."""
@@ -146,24 +180,29 @@ class Uploads:
             with self._lock:
                 self._coming -= 1
 
-    def _arrive(self, member: Member, task_digest: str, digest: str, content: bytes) -> Arrival:
+    def _arrive(
+        self, member: Member, task_digest: str, digest: str, body: bytes | Incoming, sha256: str, done: Done,
+        synced: concurrent.futures.Future[None] | None = None,
+    ) -> None:  # fmt: skip
         """Check and store an update, and put it in the queue for its place."""
         known = self._tasks.get((member.project, task_digest))
         task = self.hub.parsed(known) if known else self.hub.task(member.project, task_digest)[1]
-        update = _checked(task, member, digest, content)
-        sha256 = sha256_of(content)
-        self.hub.store.put(blob(sha256), content)
-        arrival = Arrival(member, task_digest, update.replaces, update.guarantee.mode, digest, len(content), sha256)
-        self._waiting.put(arrival)
+        content = body.content() if isinstance(body, Incoming) else body
+        num_bytes = len(content)
+        replaces, guarantee = _checked(task, member, digest, content)
+        del content  # a large one is not held while the disk is waited for
+        if isinstance(body, Incoming):
+            if synced is not None:
+                synced.result()
+            body.keep(blob(sha256))
+        else:
+            self.hub.store.put(blob(sha256), body)
+        self._waiting.put(Arrival(member, task_digest, replaces, guarantee, digest, num_bytes, sha256, done))
         self._ensure_thread()
-        return arrival
-
-    def _taken(self, answer: tuple[int, dict[str, Any]]) -> Taken:
-        status, receipt = answer
-        return Taken(status, members.signed_json(self.hub, "receipt", receipt))
 
     def close(self) -> None:
         """End the threads once they have answered who waits."""
+        self._large.shutdown()
         self._pool.shutdown()
         if self._thread is not None:
             self._waiting.put(None)
@@ -205,18 +244,18 @@ class Uploads:
 
     def _commit(self, arrivals: Sequence[Arrival]) -> None:
         """One transaction for uploads of one task; each gets its own answer, once the transaction is safe."""
-        answers: Sequence[tuple[int, dict[str, Any]] | Exception]
+        answers: Sequence[Answer]
         try:
             with self.hub.writing() as connection:
-                answers = _place(self.hub, connection, arrivals)
+                places = _place(self.hub, connection, arrivals)
+            answers = [place if isinstance(place, Refusal) else self._taken(place) for place in places]
         except Exception as error:  # noqa: BLE001 - whatever it is, every waiting client is told
             answers = [error for _ in arrivals]
-        for arrival, answer in zip(arrivals, answers, strict=True):
-            with contextlib.suppress(concurrent.futures.InvalidStateError):  # who asked has given up waiting
-                if isinstance(answer, Exception):
-                    arrival.done.set_exception(answer)
-                else:
-                    arrival.done.set_result(answer)
+        _tell([(arrival.done, answer) for arrival, answer in zip(arrivals, answers, strict=True)])
+
+    def _taken(self, place: tuple[int, dict[str, Any]]) -> Taken:
+        status, receipt = place
+        return Taken(status, members.signed_json(self.hub, "receipt", receipt))
 
     # --- in pieces ------------------------------------------------------------------------------------------------
 
@@ -246,7 +285,7 @@ class Uploads:
         """
         _check_piece(start, length, content, most)
         with self.hub.reading() as connection:
-            there = _among(connection, member.project, task, "digest", [digest])
+            there = _among(connection, member.project, task, [digest])
             pieces = _chunks(connection, member, task, digest)
         if there and there[0].person == member.person:  # the answer to the last piece was lost on its way
             return self._taken((200, receipt_of(self.hub, there[0])))
@@ -304,6 +343,28 @@ class Uploads:
             )  # fmt: skip
 
 
+def _tell(answers: Iterable[tuple[Done, Answer]]) -> None:
+    """Answer those who wait; an event loop is woken once for all of its own."""
+    loops: dict[asyncio.AbstractEventLoop | None, list[tuple[Done, Answer]]] = {}
+    for done, answer in answers:
+        loops.setdefault(done.get_loop() if isinstance(done, asyncio.Future) else None, []).append((done, answer))
+    for loop, own in loops.items():
+        if loop is None:
+            _settle(own)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and who asked with it
+                loop.call_soon_threadsafe(_settle, own)
+
+
+def _settle(answers: Iterable[tuple[Done, Answer]]) -> None:
+    for done, answer in answers:
+        with contextlib.suppress(concurrent.futures.InvalidStateError, asyncio.InvalidStateError):  # has given up
+            if isinstance(answer, Exception):
+                done.set_exception(answer)
+            else:
+                done.set_result(answer)
+
+
 def _chunks(connection: sa.Connection, member: Member, task: str, digest: str) -> list[sa.Row[Any]]:
     table = tables.chunk
     chosen = sa.select(table).where(
@@ -322,8 +383,8 @@ def _check_piece(start: int, length: int, content: bytes, most: int) -> None:
         raise Refusal(422, f"a piece has {CHUNK_LEAST} to {CHUNK_MOST} bytes; the last may be smaller.")
 
 
-def _checked(task: Task, member: Member, digest: str, content: bytes) -> Update:
-    """The update in these bytes, if it may be fused: what `run.fuse` would say of it is said now."""
+def _checked(task: Task, member: Member, digest: str, content: bytes) -> tuple[str, str]:
+    """What the update in these bytes replaces, and its guarantee; what `run.fuse` would say of it is said now."""
     if len(content) > task.max_bytes + UPDATE_HEADER:
         raise Refusal(413, f"the update has {len(content)} bytes, the task allows {task.max_bytes}.")
     try:
@@ -339,7 +400,7 @@ def _checked(task: Task, member: Member, digest: str, content: bytes) -> Update:
         raise
     except FusionlearnError as error:
         raise Refusal(422, str(error), type(error).__name__) from error
-    return update
+    return update.replaces, update.guarantee.mode
 
 
 # --- the transaction ------------------------------------------------------------------------------------------------
@@ -355,7 +416,7 @@ def _place(
     now = hub.now()
     is_open = task.state == "open" and (task.deadline is None or task.deadline > now)
     known: dict[str, Any] = {
-        row.digest: row for row in _among(connection, project, digest, "digest", [a.digest for a in arrivals])
+        row.digest: row for row in _among(connection, project, digest, [a.digest for a in arrivals])
     }
     taken = _answers(connection, project, digest, [a.member.person for a in arrivals])
     valid = _valid_keys(connection, project, [a.member.key for a in arrivals])
@@ -458,45 +519,54 @@ def _insert(
         }
         for (_, arrival, state), (number, chain) in zip(fresh, numbered, strict=True)
     ]  # fmt: skip
-    connection.execute(sa.insert(tables.update), rows)
+    connection.execute(_INSERT_UPDATE, rows)
     places = [
         {"project": project, "task": task, "person": arrival.member.person, "digest": arrival.digest}
         for _, arrival, state in fresh
         if state != "waiting"
     ]
     if places:
-        connection.execute(sa.insert(tables.answer), places)
-    table = tables.chunk
-    arrived = [arrival.digest for _, arrival, _ in fresh]
-    connection.execute(
-        sa.delete(table).where(table.c.project == project, table.c.task == task, table.c.digest.in_(arrived))
-    )
+        connection.execute(_INSERT_ANSWER, places)
+    connection.execute(_COMPLETE, _given(project, task, [arrival.digest for _, arrival, _ in fresh]))
     changed(connection, project, task)
     return [_receipt(hub, row) for row in rows]
 
 
-def _among(connection: sa.Connection, project: str, task: str, column: str, wanted: Iterable[str]) -> list[sa.Row[Any]]:
-    table = tables.update
-    chosen = sa.select(table).where(
-        table.c.project == project, table.c.task == task, table.c[column].in_(sorted(set(wanted)))
-    )
-    return list(connection.execute(chosen))
+def _of_task(table: sa.Table) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.project == sa.bindparam("project"), table.c.task == sa.bindparam("task"))
+
+
+def _wanted(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    return column.in_(sa.bindparam("wanted", expanding=True))
+
+
+# Made once: putting a statement together takes longer than running it, and each transaction runs all of these.
+_AMONG = sa.select(tables.update).where(_of_task(tables.update), _wanted(tables.update.c.digest))
+_ANSWERS = sa.select(tables.answer.c.person, tables.answer.c.digest).where(
+    _of_task(tables.answer), _wanted(tables.answer.c.person)
+)
+_VALID_KEYS = sa.select(tables.member.c.key).where(
+    tables.member.c.project == sa.bindparam("project"), _wanted(tables.member.c.key), tables.member.c.revoked.is_(None)
+)
+_COMPLETE = sa.delete(tables.chunk).where(_of_task(tables.chunk), _wanted(tables.chunk.c.digest))
+_INSERT_UPDATE, _INSERT_ANSWER = sa.insert(tables.update), sa.insert(tables.answer)
+
+
+def _given(project: str, task: str, wanted: Iterable[str]) -> dict[str, Any]:
+    return {"project": project, "task": task, "wanted": sorted(set(wanted))}
+
+
+def _among(connection: sa.Connection, project: str, task: str, digests: Iterable[str]) -> list[sa.Row[Any]]:
+    return list(connection.execute(_AMONG, _given(project, task, digests)))
 
 
 def _answers(connection: sa.Connection, project: str, task: str, persons: Iterable[str]) -> dict[str, str]:
-    table = tables.answer
-    chosen = sa.select(table.c.person, table.c.digest).where(
-        table.c.project == project, table.c.task == task, table.c.person.in_(sorted(set(persons)))
-    )
-    return {row.person: row.digest for row in connection.execute(chosen)}
+    return {row.person: row.digest for row in connection.execute(_ANSWERS, _given(project, task, persons))}
 
 
 def _valid_keys(connection: sa.Connection, project: str, wanted: Iterable[str]) -> set[str]:
-    table = tables.member
-    chosen = sa.select(table.c.key).where(
-        table.c.project == project, table.c.key.in_(sorted(set(wanted))), table.c.revoked.is_(None)
-    )
-    return {row.key for row in connection.execute(chosen)}
+    given = {"project": project, "wanted": sorted(set(wanted))}
+    return {row.key for row in connection.execute(_VALID_KEYS, given)}
 
 
 def _close_at_quorum(hub: Hub, connection: sa.Connection, task: sa.Row[Any]) -> None:
@@ -534,7 +604,7 @@ def receipt(hub: Hub, member: Member, task: str, digest: str) -> dict[str, Any]:
 def _row(hub: Hub, member: Member, task: str, digest: str) -> sa.Row[Any]:
     with hub.reading() as connection:
         task_row(connection, member.project, task)
-        rows = _among(connection, member.project, task, "digest", [digest])
+        rows = _among(connection, member.project, task, [digest])
     if not rows or (member.role != "owner" and rows[0].person != member.person):
         raise Refusal(404, "this task has no such update of yours.")
     return rows[0]
@@ -566,7 +636,7 @@ def withdraw(hub: Hub, member: Member, task: str, digest: str) -> None:
 
     with hub.writing() as connection:
         audit.lock(connection, member.project)
-        rows = _among(connection, member.project, task, "digest", [digest])
+        rows = _among(connection, member.project, task, [digest])
         if not rows or rows[0].person != member.person:
             raise Refusal(404, "this task has no such update of yours.")
         if rows[0].state == "replaced":
@@ -583,7 +653,7 @@ def accept(hub: Hub, owner: Member, task: str, digest: str) -> dict[str, Any]:
     with hub.writing() as connection:
         audit.lock(connection, owner.project)
         task_row(connection, owner.project, task)
-        rows = _among(connection, owner.project, task, "digest", [digest])
+        rows = _among(connection, owner.project, task, [digest])
         if not rows:
             raise Refusal(404, "this task has no such update.")
         row = rows[0]

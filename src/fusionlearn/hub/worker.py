@@ -14,10 +14,12 @@ TROUBLE = 2.0  # … after database or store did not answer
 LOG = logging.getLogger("fusionlearn.hub")
 
 
-def work(hub: Hub, stop: threading.Event) -> None:
-    """Work until told to stop."""
+def work(hub: Hub, stop: threading.Event, wake: threading.Event | None = None) -> None:
+    """Work until told to stop; `wake` is set when there is something to do, and looked for all the same."""
     name = fusions.worker_name()
+    wake = wake or threading.Event()
     while not stop.is_set():
+        wake.clear()
         try:
             busy = step(hub, name)
         except Refusal as refusal:  # gone for now: the lease runs out and the work is done again
@@ -25,7 +27,7 @@ def work(hub: Hub, stop: threading.Event) -> None:
             stop.wait(TROUBLE)
             continue
         if not busy:
-            stop.wait(IDLE)
+            wake.wait(IDLE)
 
 
 def step(hub: Hub, name: str) -> bool:

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from multiprocessing.context import SpawnContext
 from typing import Any, Protocol, TypeVar
 
@@ -37,6 +38,7 @@ RUNNERS = ("serial", "processes", "dask")
 AHEAD = 2  # results waited for, for each worker
 PATIENCE = 5.0  # seconds a worker may take to end
 TRIES = 3  # times a client's work is given to a worker before it is called deadly
+HEAVY = ("torch", "sklearn")  # takes a second to load
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LARGE = 2**20  # bytes from which what every client's work shares goes to a Dask cluster once, not with each client
 WAIT = "20s"  # for a Dask scheduler to answer
@@ -174,17 +176,54 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-class _Spawn(SpawnContext):
-    """Starts workers afresh, for a fork of a process with BLAS threads may hang; remembers them."""
+class _Remembering:
+    """A context that remembers the processes it started."""
 
-    def __init__(self) -> None:
-        self.started: list[Any] = []
-
-    def Process(self, *arguments: Any, **named: Any) -> Any:  # type: ignore[override]
+    def Process(self, *arguments: Any, **named: Any) -> Any:
         """A new worker."""
-        process = SpawnContext.Process(*arguments, **named)
-        self.started.append(process)
+        process = super().Process(*arguments, **named)  # type: ignore[misc]
+        self.__dict__.setdefault("started", []).append(process)
         return process
+
+
+class _Spawn(_Remembering, SpawnContext):  # type: ignore[misc]
+    """Starts every worker afresh."""
+
+
+def _context() -> Any:
+    """How workers are started: never by a fork of this process, which may hang where BLAS has threads.
+
+    On Linux they are forks of a small process that was started afresh, on one thread, and that has loaded what takes
+    long to load: once, not in each worker.
+    """
+    if sys.platform != "linux":
+        return _Spawn()
+    from multiprocessing.context import ForkServerContext
+
+    class Fork(_Remembering, ForkServerContext):  # type: ignore[misc]
+        """Starts workers as forks of a server."""
+
+    context = Fork()
+    loaded = [name for name in HEAVY if name in sys.modules]  # what the work needs, this process needed too
+    context.set_forkserver_preload(["fusionlearn.simulate.simulation", *loaded])
+    with _environment(dict.fromkeys(ONE_THREAD, "1")):
+        forkserver.ensure_running()
+    return context
+
+
+@contextlib.contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Within the block the environment, which processes inherit, holds these settings."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class Processes:
@@ -195,7 +234,7 @@ class Processes:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
-        self._context = _Spawn()
+        self._context: Any = None
 
     def __enter__(self) -> Processes:
         """Use as a context manager."""
@@ -212,7 +251,7 @@ class Processes:
     def submit(self, function: Callable[[A], B], item: A) -> Any:
         """Give an item to a worker; workers start with the first."""
         if self._pool is None:
-            self._context = _Spawn()
+            self._context = _context()
             self._pool = ProcessPoolExecutor(self.workers, mp_context=self._context, initializer=_begin)
         try:
             return self._pool.submit(function, item)
