@@ -663,6 +663,35 @@ def tamper(connection: sa.Connection, rng: random.Random, rows: list[dict[str, A
     return kind
 
 
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("version", {"members": ["0" * 64]}),
+        ("version", {"digest": "0" * 64}),
+        ("member", {"role": "owner"}),
+        ("member", {"revoked": None}),
+        ("member", None),
+    ],
+)
+def test_rows_that_the_log_does_not_tell_of_are_found(hub: Hub, table: str, change: dict[str, Any] | None) -> None:
+    """Somebody with the database's password lets a key in, makes one valid again, says a model was made of others."""
+    hub.client("POST", f"/v1/projects/{OWN}/tasks/{hub.digest}/close", world.key(0))
+    while worker.step(hub.hub, "w"):
+        pass
+    rows = tables.METADATA.tables[table]
+    with hub.hub._writing.begin() as connection:
+        assert audit.verify(connection, OWN) == ""
+        if change is None:
+            stranger = {"project": OWN, "key": world.public(70), "person": world.public(70), "role": "client"}
+            connection.execute(sa.insert(rows), [{**stranger, "name": "", "since": hub.hub.now(), "revoked": None}])
+        else:
+            mine = rows.c.project == OWN
+            if table == "member":
+                mine = sa.and_(mine, rows.c.key == world.public(world.REVOKED))
+            assert connection.execute(sa.update(rows).where(mine).values(**change)).rowcount == 1
+        assert "the log tells of" in audit.verify(connection, OWN)
+
+
 def test_a_receipt_holds_the_hub_to_its_log(hub: Hub) -> None:
     from fusionlearn import keys
 

@@ -110,4 +110,43 @@ def _unlogged(connection: sa.Connection, project: str) -> str:
         told = json.loads(what) if what else {}
         if chain != logged or told.get("update") != digest or told.get("sha256") != sha256:
             return f"project {project}: update {digest[:12]}… is not the one the log tells of."
+    return _unlogged_models(connection, project) or _unlogged_keys(connection, project)
+
+
+def _told(connection: sa.Connection, project: str, *kinds: str) -> list[tuple[str, dict[str, Any]]]:
+    """What events of these kinds say, in order."""
+    table = tables.event
+    chosen = sa.select(table.c.kind, table.c.what).where(table.c.project == project, table.c.kind.in_(kinds))
+    return [(row.kind, json.loads(row.what)) for row in connection.execute(chosen.order_by(table.c.number))]
+
+
+def _unlogged_models(connection: sa.Connection, project: str) -> str:
+    """Whether every model is made of the updates its event told of, and is the one that was published."""
+    fused: dict[tuple[str, int], list[str]] = {}
+    models: dict[tuple[str, int], str] = {}
+    for kind, what in _told(connection, project, "fuse", "model"):
+        if kind == "fuse":
+            fused[what["task"], what["version"]] = what["members"]
+        else:
+            models[what["task"], what["version"]] = what["model"]
+    table = tables.version
+    for row in connection.execute(sa.select(table).where(table.c.project == project)):
+        this = (row.task, row.number)
+        if fused.get(this) != row.members or models.get(this, "") != (row.digest or ""):
+            return f"project {project}: model {row.number} of task {row.task[:12]}… is not the one the log tells of."
+    return ""
+
+
+def _unlogged_keys(connection: sa.Connection, project: str) -> str:
+    """Whether every key was let in as its event told, and none that was revoked is valid again."""
+    let_in, revoked = set(), set()
+    for kind, what in _told(connection, project, "enrol", "revoke"):
+        if kind == "enrol":
+            let_in.add((what["key"], what["role"]))
+        else:
+            revoked.add(what["key"])
+    table = tables.member
+    for row in connection.execute(sa.select(table).where(table.c.project == project)):
+        if (row.key, row.role) not in let_in or (row.key in revoked and row.revoked is None):
+            return f"project {project}: key {row.key[:12]}… is not what the log tells of it."
     return ""
