@@ -366,6 +366,18 @@ def test_a_network_is_resumed_and_a_head_has_nothing_to_resume(tmp_path):
         method.make("ensemble").summarize(data, of, {}, rng=np.random.default_rng(0), local=local)
 
 
+def test_many_clients_at_once_are_each_as_alone():
+    rng, of = np.random.default_rng(22), problem(2)
+    parts = [{"x": (x := cluster((0, 0), n, rng)), "y": (x[:, 0] > 0).astype(int)} for n in (150, 1, 40, 200)]
+    subject = method.make("ensemble", NETWORK)
+    rngs = [[np.random.default_rng(seed) for seed in range(4)] for _ in range(2)]
+    together = subject.summarize_many(parts, of, {}, rngs=rngs[0])
+    alone = [subject.summarize(part, of, {}, rng=one) for part, one in zip(parts, rngs[1], strict=True)]
+    assert {float(summary["temperature"]) for summary in alone} > {1.0}  # of some it was chosen
+    for one, other in zip(together, alone, strict=True):
+        assert all(one[name].tobytes() == other[name].tobytes() for name in other) and one.keys() == other.keys()
+
+
 def test_moments_of_networks_are_those_of_the_rows():
     rng = np.random.default_rng(20)
     x, of, subject = cluster((1, 2), 60, rng), problem(2), method.make("ensemble", {**NETWORK, "epochs": 0})

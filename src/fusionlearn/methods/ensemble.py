@@ -59,6 +59,7 @@ from fusionlearn.method import Method, Moments
 from fusionlearn.network import Weights
 from fusionlearn.plugin import LATER
 from fusionlearn.problem import Problem
+from fusionlearn.training import Job
 
 GRID = tuple(10.0 ** (step / 2) for step in range(-6, 3))  # λ / n: local heads see few rows, so none below 1e-3
 LARGEST = 1e12  # of any entry of a head: beyond it a prediction overflows before it means anything
@@ -67,6 +68,16 @@ START = "start."
 CLIENT = densities.PREFIX + "client"
 TEMPERATURES: tuple[float, ...] = tuple(2.0 ** (step / 2) for step in range(-4, 9))  # a quarter to sixteen
 CALIBRATED = 20  # rows that a temperature is chosen on, at the least; else it is 1
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A network's rows without some, and those."""
+
+    job: Job
+    seen: NDArray[np.bool_]  # (c,) classes that the job holds
+    x: NDArray[Any]  # rows left out, of these classes
+    y: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -139,21 +150,39 @@ class Ensemble(Method):
     ) -> dict[str, Any]:
         """`local["checkpoint"]` names a file to resume from when the training of a network is interrupted."""
         x, y = as_numpy(data["x"]), as_numpy(data["y"])
-        codes = y if problem.labels else np.zeros(len(y), np.int64)
-        counts = {"class_count": np.bincount(codes, minlength=problem.num_classes).astype(np.int64)}
         if not self.network:
             if local:
                 raise SettingsError("ensemble: heads have nothing to resume; leave the checkpoint out.")
-            return counts | self._head(x.astype(np.float64), y, problem)
-        start, seed = self._start(problem, prior), int(rng.integers(2**31))
-        temperature = self._temperature(x, y, problem, start, rng)
-        learned = self._learned(x, y, problem, start, seed, training.checkpoint_of(local, "ensemble"))
-        return {
-            **counts,
-            **coding.encode(learned, start),
-            "temperature": np.asarray(temperature, np.float32),
-            **densities.encode(x, codes, self.components, rng=rng),
-        }
+            return self._head(x.astype(np.float64), y, problem)
+        start, settings = self._start(problem, prior), self._training()
+        job, tried = self._jobs(x, y, problem, rng)
+        temperature = 1.0
+        if tried:
+            found = training.fit(self.network, problem, start, tried.job, settings)
+            temperature = self._temperature(tried, found, problem)
+        kept = training.checkpoint_of(local, "ensemble")
+        learned = training.fit(self.network, problem, start, job, settings, checkpoint=kept)
+        return self._summary(job, coding.encode(learned, start), temperature, problem, rng)
+
+    def summarize_many(
+        self, datasets: Sequence[Data], problem: Problem, prior: Arrays, *, rngs: Sequence[np.random.Generator]
+    ) -> list[dict[str, Any]]:
+        """Small networks of many clients in shared steps; others, and heads, one after another."""
+        if not self.network:
+            return super().summarize_many(datasets, problem, prior, rngs=rngs)
+        start, settings = self._start(problem, prior), self._training()
+        drawn = [
+            self._jobs(as_numpy(data["x"]), as_numpy(data["y"]), problem, rng)
+            for data, rng in zip(datasets, rngs, strict=True)
+        ]
+        tries = [tried for _, tried in drawn if tried]
+        found = training.fit_many(self.network, problem, start, [tried.job for tried in tries], settings)
+        chosen = iter([self._temperature(tried, one, problem) for tried, one in zip(tries, found, strict=True)])
+        learned = training.fit_many(self.network, problem, start, [job for job, _ in drawn], settings)
+        return [
+            self._summary(job, coding.encode(one, start), next(chosen) if tried else 1.0, problem, rng)
+            for (job, tried), one, rng in zip(drawn, learned, rngs, strict=True)
+        ]
 
     def fuse(
         self,
@@ -201,8 +230,9 @@ class Ensemble(Method):
         """The network trained on labelled public rows; nothing for ridge heads."""
         if not self.network:
             return {}
-        x, y, seed = as_numpy(data["x"]), as_numpy(data["y"]), int(rng.integers(2**31))
-        return network.named(self._learned(x, y, problem, self._start(problem, prior), seed, None))
+        job = Job(as_numpy(data["x"]), as_numpy(data["y"]), int(rng.integers(2**31)))
+        learned = training.fit(self.network, problem, self._start(problem, prior), job, self._training())
+        return network.named(learned)
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         counts = summary["class_count"]
@@ -216,14 +246,21 @@ class Ensemble(Method):
 
     # --- heads ---
 
-    def _head(self, x: NDArray[np.float64], y: NDArray[Any], problem: Problem) -> dict[str, NDArray[np.float64]]:
+    def _head(self, x: NDArray[np.float64], y: NDArray[Any], problem: Problem) -> dict[str, NDArray[Any]]:
         """A client's ridge head, and where its rows lie."""
+        counts = np.bincount(y, minlength=problem.num_classes) if problem.labels else np.array([len(y)])
         targets = sums.one_hot(y, problem.num_classes) if problem.labels else y.astype(np.float64)[:, None]
         with one_blas_thread():
             z = np.hstack([np.ones((len(x), 1)), x])
             standard = sums.standardise(z.T @ z, z.T @ targets, (targets**2).sum(axis=0))
             weights, bias = standard.unstandardise(sums.ridge(standard, len(x), GRID).weights)
-        return {"weights": weights, "bias": bias, "mean": x.mean(axis=0), "variance": x.var(axis=0)}
+        return {
+            "weights": weights,
+            "bias": bias,
+            "class_count": counts.astype(np.int64),
+            "mean": x.mean(axis=0),
+            "variance": x.var(axis=0),
+        }
 
     def _by_heads(self, model: Arrays, x: NDArray[np.float64], problem: Problem) -> NDArray[np.float64]:
         """What the heads say together: (n, c) to be normalised, or values (n, 1)."""
@@ -262,32 +299,40 @@ class Ensemble(Method):
     def _training(self) -> training.Training:
         return training.Training(self.epochs, self.batch_size, self.rate, self.momentum, self.decay, self.precision)
 
-    def _learned(
-        self, x: NDArray[Any], y: NDArray[Any], problem: Problem, start: Weights, seed: int, checkpoint: Any
-    ) -> Weights:
-        job = training.Job(x, y, seed, averaging.seen(y, problem))
-        return training.fit(self.network, problem, start, job, self._training(), checkpoint=checkpoint)
-
-    def _temperature(
-        self, x: NDArray[Any], y: NDArray[Any], problem: Problem, start: Weights, rng: np.random.Generator
-    ) -> float:
-        """The temperature under which a network trained on some of the rows makes the others likeliest."""
-        order = rng.permutation(len(y))
-        back, kept = np.split(order, [int(self.held_out * len(y))])
+    def _jobs(
+        self, x: NDArray[Any], y: NDArray[Any], problem: Problem, rng: np.random.Generator
+    ) -> tuple[Job, _Tried | None]:
+        """What a client's network learns from; and some of its rows without the others, where they are enough."""
+        job = Job(x, y, int(rng.integers(2**31)), averaging.seen(y, problem))
+        back, kept = np.split(rng.permutation(len(y)), [int(self.held_out * len(y))])
         seen = averaging.seen(y[kept], problem)
         if seen is None or seen.sum() < 2:
-            return 1.0
+            return job, None
         back = back[seen[y[back]]]
         if len(back) < CALIBRATED:
-            return 1.0
-        learned = self._learned(x[kept], y[kept], problem, start, int(rng.integers(2**31)), None)
-        scores = _compared(training.scores_of(self.network, problem, learned, x[back]), seen)
+            return job, None
+        return job, _Tried(Job(x[kept], y[kept], int(rng.integers(2**31)), seen), seen, x[back], y[back])
+
+    def _temperature(self, tried: _Tried, learned: Weights, problem: Problem) -> float:
+        """The temperature under which a network makes rows likeliest that it has not seen."""
+        scores = _compared(training.scores_of(self.network, problem, learned, tried.x), tried.seen)
 
         def wrong(temperature: float) -> float:
-            likely = sums.softmax(scores / temperature)[np.arange(len(back)), y[back]]
+            likely = sums.softmax(scores / temperature)[np.arange(len(tried.y)), tried.y]
             return float(-np.log(np.maximum(likely, 1e-12)).mean())
 
         return min(TEMPERATURES, key=wrong)
+
+    def _summary(
+        self, job: Job, coded: Mapping[str, Any], temperature: float, problem: Problem, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        codes = job.targets if problem.labels else np.zeros(len(job.targets), np.int64)
+        return {
+            "class_count": np.bincount(codes, minlength=problem.num_classes).astype(np.int64),
+            **coded,
+            "temperature": np.asarray(temperature, np.float32),
+            **densities.encode(job.x, codes, self.components, rng=rng),
+        }
 
     def _by_networks(self, model: Arrays, x: NDArray[np.float64], problem: Problem) -> NDArray[np.float64]:
         """What the networks say together: (n, c) to be normalised, or values (n, 1)."""
