@@ -19,7 +19,7 @@ FOLDER = Path(os.environ.get("PEERS") or ROOT / ".cache" / "peers")
 TORCH = os.environ.get("TORCH") or "torch==2.13.0" + ("+cpu" if sys.platform == "linux" else "")
 PACKAGES = {
     "flower": ("flwr[simulation]==1.41.0",),
-    "blazefl": ("blazefl==2.0.3",),
+    "blazefl": ("blazefl==2.0.3", "tqdm"),
     "pfl": ("pfl==0.6.0",),
     "fedlab": ("fedlab==1.3.0",),
 }
@@ -40,7 +40,10 @@ def make(peer: str) -> None:
     venv.create(FOLDER / peer, with_pip=True, clear=True)
     pip = [python(peer), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     subprocess.run([*pip, TORCH, "numpy"], check=True)
-    subprocess.run([*pip, TORCH, *PACKAGES[peer]], check=True)
+    # BlazeFL asks for Python 3.12 but runs on 3.11; what it needs is installed first, so that pip need not look there.
+    subprocess.run([*pip, *PACKAGES[peer][1:], *(() if peer == "blazefl" else PACKAGES[peer][:1]), TORCH], check=True)
+    if peer == "blazefl":
+        subprocess.run([*pip, "--no-deps", "--ignore-requires-python", PACKAGES[peer][0]], check=True)
     (FOLDER / peer / "complete").touch()
 
 

@@ -1,0 +1,36 @@
+"""Our round: the very task, updates and fusion that users get, simulated in two worker processes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import work
+
+import fusionlearn as fl
+from fusionlearn.methods.average import Average
+from fusionlearn.simulate import simulate
+
+NETWORKS = {"mlp": "mlp:hidden=200", "cnn": "cnn"}
+
+
+def main() -> None:
+    """One round."""
+    method = Average(
+        network=NETWORKS[work.NETWORK], epochs=1, batch_size=work.BATCH, rate=work.RATE, momentum=0.0, decay=0.0
+    )
+    task = fl.new_task(
+        "peers", {"x": fl.Vector(work.SIDE**2, low=0, high=1)},
+        fl.ClassLabel("y", tuple((str(code), (code,)) for code in range(work.CLASSES))),
+        method=method, privacy=fl.Privacy("none", "allow"),
+    )  # fmt: skip
+    parts = [work.rows(client) for client in range(work.CLIENTS)]
+    data = {"x": np.concatenate([x for x, _ in parts]), "y": np.concatenate([y for _, y in parts])}
+    places = np.split(np.arange(len(data["y"])), work.CLIENTS)
+    found = simulate(task, data, places, runner="processes", workers=2)
+    x, y = work.rows(work.TEST)
+    print(json.dumps({"accuracy": fl.evaluate(found.model, {"x": x, "y": y})["accuracy"]}))
+
+
+if __name__ == "__main__":
+    main()
