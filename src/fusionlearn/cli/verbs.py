@@ -46,6 +46,9 @@ from fusionlearn.cli.base import (
 from fusionlearn.errors import DataError, PrivacyError, SettingsError, UpdateError
 from fusionlearn.types import SMALL_CELL, Model, Noun, Report, Task, Total, Update
 
+MOST_ARRAYS = 6  # of an update, named on the page
+
+
 # --- the coordinator ------------------------------------------------------------------------------------------------
 
 
@@ -487,6 +490,7 @@ def make_update(
         raise SettingsError(f"the update takes {size} bytes, the task allows {task.max_bytes}: ask for more max_bytes.")
     page = witness.page(update)
     say(f"About to leave this site: {len(update.arrays)} arrays, {sized(size)}, digest {file.digest(update)[:16]}…")
+    say(f"  {_shapes(update)}")
     for line in page.lines():
         say(f"  {line}")
     if passed.dropped:
@@ -494,6 +498,14 @@ def make_update(
     if passed.clipped:
         say(f"  {passed.clipped} values were moved to the end of their range, as the task says.")
     return Made(update, size, page, passed, tuple(source.ignored))
+
+
+def _shapes(update: Update) -> str:
+    """The arrays by name, type and shape, the largest first."""
+    by_size = sorted(update.arrays.items(), key=lambda item: -item[1].nbytes)
+    shown = [f"{name} {array.dtype}{list(array.shape) if array.shape else ''}" for name, array in by_size]
+    more = len(shown) - MOST_ARRAYS
+    return ", ".join(shown[:MOST_ARRAYS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _check_enrolled(task: Task, signing: Any) -> None:
