@@ -1,11 +1,12 @@
-"""One round of 100 clients by us, by hand and by the peers, each as a whole process: seconds and memory.
+"""One round of clients by us, by hand and by the peers, each as a whole process: seconds and memory.
 
 python -m benchmarks.peers.measure [mlp|cnn|small|agree] [PEER...]
 
 Everything named is run in one sitting with the floor: a loop written by hand in PyTorch, in one process (`floor 1`,
 where it is named) and in two (`floor 2`, always). `small` is 100 small tabular clients in one process, `agree` Flower's
 FedAvg against ours. A sitting takes the place of an earlier one of the same; results/peers.json keeps them all, with
-what the page says of them. Memory is that of all processes together, pages they share counted once.
+what the page says of them. Memory is that of all processes together, pages they share counted once; processor time is
+that of all of them, looked at every tenth of a second: it tells more than the clock where others use the machine too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,9 @@ FOLDER = Path(__file__).resolve().parent
 RESULT = bench.RESULTS / "peers.json"
 ALWAYS = ("floor 2", "ours")
 PACKAGE = {"flower": "flwr", "blazefl": "blazefl", "pfl": "pfl", "fedlab": "fedlab"}
-CLIENTS = 100
+CLIENTS = {"mlp": 100, "cnn": 20}
 PAUSE = 0.1  # seconds between looks at the memory
-REPEATS = {"mlp": 3, "cnn": 1}
+REPEATS = {"mlp": 2, "cnn": 1}
 SMALL = {"clients": 100, "rows": 320, "features": 32, "hidden": 64, "classes": 10, "rate": 0.05}
 
 
@@ -46,13 +48,13 @@ def command(name: str) -> list[str]:
 
 def one(name: str, network: str) -> dict[str, Any]:
     """A round's seconds, its most memory and the accuracy of its model. Errors: RuntimeError when it fails."""
-    settings = {"BENCH_NETWORK": network, "BENCH_CLIENTS": str(CLIENTS), "OMP_NUM_THREADS": "1"}
+    settings = {"BENCH_NETWORK": network, "BENCH_CLIENTS": str(CLIENTS[network]), "OMP_NUM_THREADS": "1"}
     began = time.perf_counter()
     process = subprocess.Popen(
         command(name), cwd=FOLDER, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    peak = [0]
-    watcher = threading.Thread(target=_watch, args=(process, peak))
+    seen = Seen()
+    watcher = threading.Thread(target=_watch, args=(process, seen))
     watcher.start()
     told, _ = process.communicate()
     seconds = time.perf_counter() - began
@@ -60,11 +62,24 @@ def one(name: str, network: str) -> dict[str, Any]:
     if process.returncode:
         raise RuntimeError(f"the round of {name} failed with status {process.returncode}.")
     lines = [line for line in told.decode().splitlines() if line.startswith('{"accuracy"')]
-    return {"seconds": seconds, "peak_bytes": peak[0], "accuracy": json.loads(lines[-1])["accuracy"]}
+    return {
+        "seconds": seconds,
+        "processor_seconds": sum(seen.spent.values()),
+        "peak_bytes": seen.peak,
+        "accuracy": json.loads(lines[-1])["accuracy"],
+    }
 
 
-def _watch(process: subprocess.Popen[bytes], peak: list[int]) -> None:
-    """The most bytes that a process and its descendants hold, until it ends."""
+@dataclass
+class Seen:
+    """What a process and its descendants took, as far as one saw them."""
+
+    peak: int = 0  # bytes, of all at a time
+    spent: dict[int, float] = field(default_factory=dict)  # processor seconds of each
+
+
+def _watch(process: subprocess.Popen[bytes], seen: Seen) -> None:
+    """Look at a process and its descendants until it ends."""
     import psutil
 
     top = psutil.Process(process.pid)
@@ -74,7 +89,9 @@ def _watch(process: subprocess.Popen[bytes], peak: list[int]) -> None:
             for each in (top, *top.children(recursive=True)):
                 with contextlib.suppress(psutil.Error):
                     held += each.memory_full_info().pss
-        peak[0] = max(peak[0], held)
+                    times = each.cpu_times()
+                    seen.spent[each.pid] = times.user + times.system
+        seen.peak = max(seen.peak, held)
         time.sleep(PAUSE)
 
 
@@ -94,9 +111,13 @@ def sitting(network: str, others: Sequence[str]) -> dict[str, Any]:
             if name not in found or now["seconds"] < found[name]["seconds"]:
                 found[name] = now
     return {
-        "network": network, "clients": CLIENTS, "repeats": REPEATS[network], "load": round(os.getloadavg()[0], 1),
-        "versions": {name: version(name) for name in names if name in setup.PACKAGES}, "found": found,
-    }  # fmt: skip
+        "network": network,
+        "clients": CLIENTS[network],
+        "repeats": REPEATS[network],
+        "load": round(os.getloadavg()[0], 1),
+        "versions": {name: version(name) for name in names if name in setup.PACKAGES},
+        "found": found,
+    }
 
 
 def version(peer: str) -> str:
@@ -131,9 +152,12 @@ def small() -> dict[str, Any]:
     text = f"mlp:hidden={SMALL['hidden']}"
     start = network.initial(text, problem)
 
+    module = network.module_with(text, problem, start)
+    fresh = {name: value.clone() for name, value in module.state_dict().items()}
+
     def loop(batch: int) -> None:
         for rows, codes in zip(torch.from_numpy(x), torch.from_numpy(y), strict=True):
-            module = network.module_with(text, problem, start)
+            module.load_state_dict(fresh)
             descent = torch.optim.SGD(module.parameters(), lr=SMALL["rate"])
             for chosen in torch.randperm(len(rows)).split(batch):
                 descent.zero_grad()

@@ -17,11 +17,11 @@ for name in ("", ".transforms", ".datasets", ".datasets.utils", ".models"):
     stand_in.__getattr__ = lambda attribute: type(attribute, (), {})  # type: ignore[method-assign]
     sys.modules["torchvision" + name] = stand_in
 
-import torch
-import work
-from fedlab.contrib.algorithm.basic_client import SGDSerialClientTrainer
-from fedlab.contrib.algorithm.basic_server import SyncServerHandler
-from fedlab.core.standalone import StandalonePipeline
+import torch  # noqa: E402
+import work  # noqa: E402
+from fedlab.contrib.algorithm.basic_client import SGDSerialClientTrainer  # noqa: E402
+from fedlab.contrib.algorithm.basic_server import SyncServerHandler  # noqa: E402
+from fedlab.core.standalone import StandalonePipeline  # noqa: E402
 
 
 class Loader:
