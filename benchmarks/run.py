@@ -32,7 +32,17 @@ from benchmarks.sections import MIB, RESULTS, mib, table  # noqa: E402 - found b
 PAGE = ROOT / "docs" / "benchmarks.md"
 NAMES = ("gram", "many", "tables", "start", "hospitals", "digits", "simulate_many")
 # modules with a `section`, in the page's order
-SECTIONS = ("compare", "auto", "preset", "hospitals", "digits", "after_averaging", "phrases", "translation")
+SECTIONS = (
+    "compare",
+    "auto",
+    "preset",
+    "hospitals",
+    "digits",
+    "synthesize",
+    "after_averaging",
+    "phrases",
+    "translation",
+)
 COMPARED = ("heart", "homes")  # of benchmarks/tasks, those that `make bench` compares anew
 FULL = (  # modules and what they are given; each needs $FUSIONLEARN_DATA and says what it lacks
     ("compare", "--fresh"), ("auto",), ("amazon",), ("cifar10_scratch",), ("cifar10_features",), ("mnist",),
