@@ -455,8 +455,8 @@ def section() -> Iterator[str]:
     yield (
         f"Accuracy in per cent with its standard deviation over the splits; settings chosen on validation rows "
         f"({chosen_ones}). Points above Fusion Learning, which draws every feature on its own and trusts each client's "
-        f"labels: {gains} (paired, 95 %). Pooled is the better of both students on all rows. A client takes, in the mean and at the "
-        f"most: {costs}.\n"
+        f"labels: {gains} (paired, 95 %). Pooled is the better of both students on all rows. A client takes, in the "
+        f"mean and at the most: {costs}.\n"
     )
 
 
