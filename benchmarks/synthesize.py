@@ -141,6 +141,8 @@ def cifar10() -> Question:
     from fusionlearn.encoders.project import MEAN, MIXTURE, Project
 
     folder = cache.folder().parent / "benchmarks"
+    if not (folder / "cifar10-directions.npz").exists():
+        raise SystemExit("cifar10: run benchmarks/cifar10_features.py first, which computes the features.")
     wide = np.load(folder / "cifar10-wide-160.npy", mmap_mode="r")
     with np.load(folder / "cifar10-directions.npz") as kept:
         prior = {MEAN: kept[MEAN], MIXTURE: np.ascontiguousarray(kept[MIXTURE][:, :WIDTH])}
