@@ -44,4 +44,4 @@ def unavailable(what: str, why: BaseException) -> Refusal:
 def reason(error: BaseException) -> str:
     """What a driver says of its trouble: one line, and no address's query, which may hold a credential."""
     said = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-    return re.sub(r"\?\S*", "", said.splitlines()[0])[:300]
+    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", said.splitlines()[0])[:300]
