@@ -159,7 +159,7 @@ def amazon() -> Bench:
         "labelled, and the same without labels",
         problem_of(names, 1.0, 4096), problem_of(names, 10.0, 192), split, validated(split(0)), public,
         public.x[::4], Distill("linear", epochs=10), (10, 1.0), (1.0, 5.0, 20.0),
-        ("forest", "boosting:rounds=30", "mlp:hidden=256,rate=0.2"),
+        ("forest", "mlp:hidden=64,rate=0.2", "mlp:hidden=128,rate=0.2"),
         ("forest", "boosting:rounds=30", "mlp:hidden=2048,rate=0.02"),
         lambda x: np.asarray(project.encode({"x": x}, schema, directions)["x"]),
     )  # fmt: skip

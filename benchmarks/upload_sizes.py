@@ -6,8 +6,8 @@
 At each size a method takes the largest model of its kind that fits, by a rule fixed beforehand and the same for all
 tasks (`fitted`); nothing is tuned, settings are the defaults. Sums, heads and Gaussians get more features, forests more
 trees with more leaves, networks more hidden units. What is counted is an update's arrays and header. Networks start
-from the same public data as in benchmarks/distill.py and distill_frozen.py. Where no model of the kind fits, the
-smallest that exists is named; where the next size would give no larger one, nothing is measured again.
+from public data where a task has some. Where no model of the kind fits, the smallest that exists is named; where the
+next size would give no larger one, nothing is measured again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks import sections
 from benchmarks.client_cost import size as size_text
-from fusionlearn import file, partition, sketch
+from fusionlearn import datasets, file, partition, sketch
 from fusionlearn.encoders.project import MEAN, MIXTURE, Project
 from fusionlearn.encoders.random_features import RandomFeatures
 from fusionlearn.fixed import one_blas_thread
@@ -36,6 +36,7 @@ from fusionlearn.types import Update
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 HEADER = 2_000  # bytes of an update that are no arrays, at most
+LOCAL = 1_024  # features of heads and Gaussians that each client makes alone, of far fewer rows
 WIDEST = 2_300  # mixtures of features: what ridge in 32 bits needs for 10 MB
 TEACHER = "forest:trees=30"
 PLOTS = sections.ROOT / "docs" / "plots"
@@ -76,36 +77,62 @@ class Question:
 # --- the data sets --------------------------------------------------------------------------------------------------
 
 
-def mnist() -> Question:
-    """6,000 images, ten clients, Dirichlet 0.1; 2,000 test images. Networks start from USPS."""
-    from benchmarks.distill import digits
+def digits() -> Question:
+    """scikit-learn's digits, ten clients, Dirichlet 0.1. A quarter is tested on, a quarter is public for networks."""
+    from sklearn.datasets import load_digits
 
-    train, test, public = digits()
-    rng = np.random.default_rng(0)
-    chosen = np.sort(rng.permutation(len(train["digit"]))[:6_000])
-    tested = np.sort(rng.permutation(len(test["digit"]))[:2_000])
-    pixels = np.concatenate([train["pixels"][chosen], test["pixels"][tested]]) / 255
-    y = np.concatenate([train["digit"][chosen], test["digit"][tested]]).astype(np.int64)
-    open_pixels, schema = public["pixels"][::3] / 255, Schema({"x": Vector(784, 0, 1)}, TWO)
+    found = load_digits()
+    pixels, y = found.data / 8 - 1, found.target.astype(np.int64)
+    role = np.arange(len(y)) % 4
+    public, private = role == 0, np.flatnonzero(role > 1)
+    schema = Schema({"x": Vector(64, -1, 1)}, TWO)
 
     def split(seed: int) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
-        parts = partition.dirichlet(y[:6_000], 10, 0.1, at_least=10, rng=np.random.default_rng(seed))
-        return parts, np.arange(6_000, 8_000)
+        parts = partition.dirichlet(y[private], 10, 0.1, at_least=10, rng=np.random.default_rng(seed))
+        return [private[part] for part in parts], np.flatnonzero(role == 1)
 
     def cosines(count: int) -> Features:
-        encode = RandomFeatures(count, bandwidth=9.0).encode
-        return Features(encode({"x": pixels}, schema, {})["x"], encode({"x": open_pixels}, schema, {})["x"], 1.0)
+        x = np.asarray(RandomFeatures(count, bandwidth=4.0).encode({"x": pixels}, schema, {})["x"])
+        return Features(x, x[public], 1.0)
 
     def mixed(count: int) -> Features:
-        if count >= 784:
-            return Features(pixels, open_pixels, 1.0)
-        encode = Project(count).encode
-        return Features(encode({"x": pixels}, schema, {})["x"], encode({"x": open_pixels}, schema, {})["x"], 28.0)
+        x = pixels if count >= 64 else np.asarray(Project(count).encode({"x": pixels}, schema, {})["x"])
+        return Features(x, x[public], 8.0)
+
+    raw, counts = Features(pixels, pixels[public], 1.0), Features(found.data, found.data[public], 16.0)
+    return Question(
+        "Digits, 898 images of 8 × 8, 10 clients, Dirichlet 0.1", tuple(map(str, range(10))), y, y[public], split,
+        cosines, 2_000, mixed, 64, raw, lambda _: counts, (64,), 20, 0.02, METHODS,
+    )  # fmt: skip
+
+
+def heart() -> Question:
+    """Four hospitals, ten columns. Nothing is public, so networks start from public random weights."""
+    from benchmarks.distill import encoded, heart_task
+
+    task = heart_task(make("ridge", {}))
+    parts, place, splits = [], 0, []
+    for seed in range(10):
+        clients, tests = [], []
+        for halves in datasets.fed_heart_disease(seed=seed).values():
+            for half, rows in zip(halves, (clients, tests), strict=True):
+                parts.append(encoded(task, half))
+                rows.append(np.arange(place, place + len(parts[-1][1])))
+                place += len(parts[-1][1])
+        splits.append((clients, np.concatenate(tests)))
+    x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
+    raw, schema = Features(x, x[:0], 30.0), Schema({"x": Vector(x.shape[1], -30, 30)}, TWO)
+
+    def cosines(count: int) -> Features:
+        if count <= x.shape[1]:
+            return Features(x[:, :count], x[:0, :count], 30.0)
+        found = np.asarray(RandomFeatures(count, bandwidth=np.sqrt(x.shape[1]) / 2).encode({"x": x}, schema, {})["x"])
+        return Features(found, found[:0], 1.0)
 
     return Question(
-        "MNIST, 6,000 images, 10 clients, Dirichlet 0.1", tuple(map(str, range(10))), y,
-        np.asarray(public["digit"][::3], np.int64), split, cosines, WIDEST, mixed, 784, mixed(784), mixed, (784,),
-        5, 0.01, METHODS,
+        "Heart disease, 486 patients, 4 hospitals", ("no disease", "disease"), y, y[:0], lambda seed: splits[seed],
+        cosines, 512, lambda _: raw, x.shape[1], raw, None, (), 20, 0.02,
+        tuple(name for name in METHODS if name != "naive_bayes"),
     )  # fmt: skip
 
 
@@ -138,31 +165,6 @@ def amazon() -> Question:
         "Amazon reviews, 8,000, 4 departments as clients", ("negative", "positive"), y, public_y[::4],
         lambda seed: quarter(domains, seed), mixed, WIDEST, mixed, 4096, mixed(192), counted,
         (300, 600, 3_000, 6_000, 30_000, 60_000), 5, 0.2, METHODS,
-    )  # fmt: skip
-
-
-def office() -> Question:
-    """Four sources of photographs, a quarter tested on. Networks start from 100 labelled photographs."""
-    from benchmarks.distill_frozen import office_blocks
-
-    x, y, names = office_blocks()
-    schema = Schema({"x": Vector(x.shape[1], -20, 20)}, TWO)
-    rng = np.random.default_rng(5)
-    public = np.concatenate(
-        [rng.permutation(np.flatnonzero((names == "caltech10") & (y == k)))[:10] for k in range(10)]
-    )
-    private = np.setdiff1d(np.arange(len(y)), public)
-
-    def mixed(count: int) -> Features:
-        mix = x if count >= x.shape[1] else np.asarray(Project(count).encode({"x": x}, schema, {})["x"])
-        centre, scale = mix[public].mean(axis=0), mix[public].std(axis=0)
-        scaled = np.clip((mix - centre) / np.maximum(scale, 1e-3 * scale.mean()), -10, 10)  # as public rows lie
-        return Features(scaled[private], scaled[public], 10.0)
-
-    return Question(
-        "Office-Caltech10, 4 sources as clients", tuple(map(str, range(10))), y[private], y[public],
-        lambda seed: quarter(names[private], seed), mixed, WIDEST, mixed, x.shape[1], mixed(192), None, (),
-        20, 0.01, tuple(name for name in METHODS if name != "naive_bayes"),
     )  # fmt: skip
 
 
@@ -202,16 +204,19 @@ def fitted(question: Question, name: str, size: int) -> Fit | int:
     if name in HEADS:
         method = HEADS[name]
         narrow = problem_of(question, 1, 30.0)
-        count = min(sketch.most_features(method, narrow, {}, limit), question.most)
+        most = {"ensemble": min(question.raw, LOCAL), "synthesize": min(question.most, LOCAL)}.get(name, question.most)
+        count = min(sketch.most_features(method, narrow, {}, limit), most)
         if count < 1:
             return HEADER + sketch.declared_bytes(method, narrow, {})
-        return Fit(method, f"{count:,} features", question.heads(count))
+        return Fit(method, f"{count:,} features", (question.nets if name == "ensemble" else question.heads)(count))
     if name == "naive_bayes":
         method = make("naive_bayes", {})
         assert question.counts is not None
-        fits = [n for n in question.counted if sketch.declared_bytes(method, problem_of(question, n, 1.0), {}) <= limit]
+        fits = [
+            n for n in question.counted if sketch.declared_bytes(method, problem_of(question, n, 16.0), {}) <= limit
+        ]
         if not fits:
-            return HEADER + sketch.declared_bytes(method, problem_of(question, question.counted[0], 1.0), {})
+            return HEADER + sketch.declared_bytes(method, problem_of(question, question.counted[0], 16.0), {})
         return Fit(method, f"{fits[-1]:,} features", question.counts(fits[-1]))
     if name == "forest":
         node = 24 + 4 * len(question.labels)
@@ -225,7 +230,7 @@ def fitted(question: Question, name: str, size: int) -> Fit | int:
 def _network(question: Question, name: str, limit: int) -> Fit | int:
     """All features and as many hidden units as fit; with fewer than 16, half the features, and so on."""
     count = question.raw
-    while count >= 8:
+    while count >= 1:
         for hidden in (1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16):
             text = f"mlp:hidden={hidden}"
             which = "network" if name == "average" else "student"
@@ -233,7 +238,7 @@ def _network(question: Question, name: str, limit: int) -> Fit | int:
             if sketch.declared_bytes(method, problem_of(question, count, 30.0), {}) <= limit:
                 return Fit(method, f"{count:,} features, {hidden} hidden units", question.nets(count))
         count //= 2
-    return HEADER + 1
+    raise AssertionError(f"{name}: no network fits")
 
 
 HEADS: dict[str, Method] = {
@@ -262,7 +267,7 @@ def measured(question: Question, fit: Fit, seed: int) -> dict[str, Any]:
     parts, test = question.split(seed)
     x = fit.features.x
     problem, prior = problem_of(question, x.shape[1], fit.features.bound), {}
-    if fit.method.name in ("average", "distill"):
+    if fit.method.name in ("average", "distill") and len(question.public_y):
         data = {"x": fit.features.public_x, "y": question.public_y}
         prior = fit.method.pretrain(data, problem, {}, rng=seeded())
     began = time.process_time()
@@ -285,7 +290,7 @@ def measured(question: Question, fit: Fit, seed: int) -> dict[str, Any]:
 
 # --- running --------------------------------------------------------------------------------------------------------
 
-TASKS: dict[str, Callable[[], Question]] = {"mnist": mnist, "amazon": amazon, "office": office}
+TASKS: dict[str, Callable[[], Question]] = {"digits": digits, "heart": heart, "amazon": amazon}
 
 
 def main() -> None:
