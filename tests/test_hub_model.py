@@ -39,6 +39,7 @@ pytest.importorskip("fastapi", reason='a hub is needed: pip install "fusionlearn
 SEQUENCES = int(os.environ.get("FUSIONLEARN_SEQUENCES", "400"))
 PARTS = 8  # for as many processes
 STEPS = 14
+ENDED: list[tuple[str, ...]] = []  # the sequences that were run to their end
 CLIENTS = (1, 2, 3)
 KEYS = (0, *CLIENTS, 4, 5, 6, 7)  # owner, clients, reader, strangers and keys to rotate to
 TASKS = (0, 1)
@@ -350,10 +351,12 @@ class Sequence(RuleBasedStateMachine):
                 assert audit.verify(connection, name) == ""
         while worker.step(PLACE.hub, "a worker"):  # so that the next sequence finds nothing to do
             pass
+        ENDED.append(self.names)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_random_sequences_end_as_the_reference_says(part: int) -> None:
+    before = len(ENDED)
     run_state_machine_as_test(
         Sequence,
         settings=settings(
@@ -365,3 +368,4 @@ def test_random_sequences_end_as_the_reference_says(part: int) -> None:
             phases=[Phase.generate, Phase.shrink],
         ),
     )
+    assert len(ENDED) - before >= SEQUENCES // PARTS
