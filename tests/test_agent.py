@@ -517,6 +517,40 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch):
     assert proxy.asked[0][1] == "http://hub.example/v1/hub"
 
 
+def test_tls_goes_through_a_proxy_unread(authority: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch):
+    """HTTPS_PROXY: the proxy is asked for a tunnel, and sees no request."""
+    seen: list[bytes] = []
+
+    def tunnel(listener: socket.socket) -> None:
+        ours, _ = listener.accept()
+        with ours:
+            asked = ours.recv(4096)
+            host, _, port = asked.split()[1].decode().partition(":")
+            with socket.create_connection((host, int(port)), timeout=10) as theirs:
+                ours.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                seen.append(asked)
+                back = threading.Thread(target=pump, args=(theirs, ours), daemon=True)
+                back.start()
+                pump(ours, theirs)
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                seen.append(piece)
+                target.sendall(piece)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=tunnel, args=(listener,), daemon=True).start()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        monkeypatch.setenv("NO_PROXY", "")
+        with answering(lambda *_: said(200, {"hub": rounds.public(0)}), authority) as server:
+            with wire.Hub(server.url, rounds.key(1), ca=authority[0], patience=5) as hub:
+                assert hub.who()["hub"] == rounds.public(0)
+            assert len(server.asked) == 1
+    assert seen[0].startswith(b"CONNECT 127.0.0.1:") and len(seen) > 2
+    assert b"/v1/hub" not in b"".join(seen) and rounds.public(0).encode() not in b"".join(seen)
+
+
 def test_what_a_site_keeps_is_whole_or_one_sentence(own_home: Path):
     one = Contact("http://h", "p", "0" * 64)
     assert one.read_task() is None and one.receipt() == {}
