@@ -1,15 +1,17 @@
 """What is gained after averaging: ten uneven clients of digits, one upload each, one student or all their networks.
 
-    python -m benchmarks.after_averaging validate digits|mnist    chooses settings, on rows nobody is tested on
-    python -m benchmarks.after_averaging measure digits|mnist     results/after_averaging.json, a seed at a time
+    python -m benchmarks.after_averaging validate NAME    chooses settings, on rows nobody is tested on
+    python -m benchmarks.after_averaging measure NAME     adds to results/after_averaging.json, a seed at a time
+    python -m benchmarks.after_averaging all NAME         both
 
-digits   scikit-learn's 1,797 images of 8 × 8, a quarter to test on; USPS, averaged to 8 × 8, is public
-mnist    10,000 of the 60,000 training images, all test images; USPS, set into the middle of 28 × 28, is public
+digits      scikit-learn's 1,797 images of 8 × 8, a quarter to test on; USPS, averaged to 8 × 8, is public
+mnist       10,000 of the 60,000 training images, all test images; USPS, set into the middle of 28 × 28, is public
+mnist_cnn   the same for a LeNet-5
 
-Clients are drawn by Dirichlet 0.1. All start from one network, pre-trained on USPS; public rows are the same, without
-their labels. Students learn from labels alone: what teachers do is measured in benchmarks/distill.py. Settings are
-those with the best accuracy on validation rows, which are neither trained nor tested on, over another partition. What
-is reported is the last iterate.
+Clients are drawn by Dirichlet 0.1. All start from one network, pre-trained on USPS; public rows are 5,000 of the same,
+without their labels, and as many are drawn from densities. Students learn from labels alone: what teachers do is
+measured in benchmarks/distill.py. Settings are those with the best accuracy on validation rows, which are neither
+trained nor tested on, over another partition. What is reported is the last iterate.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -40,13 +42,16 @@ CLIENTS, ALPHA = 10, 0.1
 SEEDS = (0, 1, 2)
 VALIDATION = 1000  # seed of the partition that settings are chosen on
 LABELS_ALONE = {"teacher": "linear:epochs=0"}  # with mix = 0 it is not heard
-NETWORKS = {"digits": "mlp:hidden=64", "mnist": "lenet5"}
+ROWS = 5_000  # public ones, and those drawn from densities
+NETWORKS = {"digits": "mlp:hidden=64", "mnist": "mlp:hidden=100", "mnist_cnn": "lenet5"}
 STUDENTS: Mapping[str, tuple[dict[str, Any], ...]] = {  # how a student is trained
     "digits": ({"epochs": 10, "rate": 0.02}, {"epochs": 30, "rate": 0.02}, {"epochs": 10, "rate": 0.05}),
-    "mnist": ({"epochs": 5, "rate": 0.01},),
+    "mnist": ({"epochs": 5, "rate": 0.02}, {"epochs": 10, "rate": 0.02}),
+    "mnist_cnn": ({"epochs": 5, "rate": 0.01},),  # as in benchmarks/distill.py
 }
 COMPONENTS = (1, 4)  # Gaussians of a class
-LONGER = (1, 3)  # times the student's epochs, for the networks of an ensemble
+# times the student's epochs, for the networks of an ensemble
+LONGER: Mapping[str, tuple[int, ...]] = {"digits": (1, 3), "mnist": (1, 3), "mnist_cnn": (1,)}
 GAINS = (
     ("averaged, public rows", "averaged"),
     ("averaged, densities", "averaged"),
@@ -126,6 +131,12 @@ def started(name: str, data: Case, how: Mapping[str, Any]) -> fl.Task:
     return pretrain(task, data.public, epochs=10)
 
 
+def unlabelled(data: Case) -> Columns:
+    """The public rows that the average learns from."""
+    rows = np.random.default_rng(1).permutation(len(data.public["digit"]))[:ROWS]
+    return {"pixels": data.public["pixels"][rows]}
+
+
 @dataclasses.dataclass(frozen=True)
 class Round:
     """Updates of one method, and what they took."""
@@ -155,6 +166,25 @@ def a_round(start: fl.Task, method: Distill | Ensemble, parts: list[Columns]) ->
     return Round(task, updates, (time.process_time() - began) / len(parts))
 
 
+def with_densities(plain: Round, parts: list[Columns], components: int) -> Round:
+    """The same students, and what their clients send besides: each is trained once."""
+    method = dataclasses.replace(plain.task.method, components=components, drawn_rows=ROWS)
+    task = dataclasses.replace(plain.task, method=method, max_bytes=0)
+    began = time.process_time()
+    updates = []
+    for update, part in zip(plain.updates, parts, strict=True):
+        x, y = encoded(task, part)
+        told = densities.encode(x, y, components, rng=np.random.default_rng(0))
+        updates.append(dataclasses.replace(update, task=file.digest(task), arrays={**update.arrays, **told}))
+    return Round(task, updates, plain.client_seconds + (time.process_time() - began) / len(parts))
+
+
+def encoded(task: fl.Task | fl.Model, rows: Columns) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Features and class codes."""
+    found = task.encoder.encode(task.schema.read(rows).data, task.schema, task.prior)
+    return np.asarray(found["x"]), np.asarray(found["y"])
+
+
 def accuracy(model: fl.Model, rows: Columns) -> float:
     """Of the answers."""
     return float(fl.evaluate(model, rows)["accuracy"])
@@ -168,7 +198,7 @@ def right(said: Matrix, rows: Columns) -> float:
 def separately(model: fl.Model, rows: Columns) -> tuple[Matrix, Matrix]:
     """What each network of an ensemble says by itself: of all classes, and of those its client holds; (K, n, c)."""
     counts = model.arrays["class_count"]
-    x = np.asarray(model.encoder.encode(model.schema.read(rows).data, model.schema, model.prior)["x"])
+    x, _ = encoded(model, rows)
     assert isinstance(model.method, Ensemble)
     name = model.method.network
     start = {key: model.arrays[f"start.{key}"] for key in network.shapes(name, model.problem)}
@@ -183,25 +213,21 @@ def separately(model: fl.Model, rows: Columns) -> tuple[Matrix, Matrix]:
 
 def by_densities(model: fl.Model, rows: Columns) -> Matrix:
     """What the densities of an ensemble say of the classes without any network: (n, c)."""
-    x = np.asarray(model.encoder.encode(model.schema.read(rows).data, model.schema, model.prior)["x"])
+    x, _ = encoded(model, rows)
     told = {key: array for key, array in model.arrays.items() if key.startswith(densities.PREFIX)}
     owner = told.pop(f"{densities.PREFIX}client")
-    labels, parts = [], []
-    for k, count in enumerate(model.arrays["class_count"]):
-        own = densities.decode({key: array[owner == k] for key, array in told.items()}, count)
-        for label, part in own.mixtures.items():
-            labels.append(label)
-            parts.append(densities.Densities(own.count, {label: part}))
-    share = densities.shares(parts, x)
-    return np.stack([share[np.array(labels) == label].sum(axis=0) for label in range(len(model.schema.labels))], axis=1)
+    clients = [
+        densities.decode({key: array[owner == k] for key, array in told.items()}, count)
+        for k, count in enumerate(model.arrays["class_count"])
+    ]
+    return densities.together(clients, [np.ones((len(x), len(model.schema.labels)))] * len(clients), x)
 
 
 # --- choosing -------------------------------------------------------------------------------------------------------
 
 
-def validate(name: str) -> None:
+def validate(name: str, data: Case) -> None:
     """Settings by the accuracy on validation rows; kept with all that was tried."""
-    data = case(name)
     parts, _ = parts_of(data.train, VALIDATION)
     rows, tried = data.validation, {}
 
@@ -209,23 +235,24 @@ def validate(name: str) -> None:
         tried[kind] = {json.dumps(choice): round(score(choice), 4) for choice in choices}
         return max(choices, key=lambda choice: tried[kind][json.dumps(choice)])
 
-    def student(how: Mapping[str, Any]) -> float:
-        start = started(name, data, how)
-        return accuracy(a_round(start, start.method, parts).fused()[0], rows)
-
-    how = best("student", STUDENTS[name], student)
-    start = started(name, data, how)
+    starts = [started(name, data, how) for how in STUDENTS[name]]
+    rounds = {
+        json.dumps(how): a_round(start, start.method, parts) for how, start in zip(STUDENTS[name], starts, strict=True)
+    }
+    how = best("student", STUDENTS[name], lambda how: accuracy(rounds[json.dumps(how)].fused()[0], rows))
+    plain = rounds[json.dumps(how)]
 
     def told(components: int) -> float:
-        method = dataclasses.replace(start.method, components=components)
-        return accuracy(a_round(start, method, parts).fused()[0], rows)
+        return accuracy(with_densities(plain, parts, components).fused()[0], rows)
 
     components = best("components", COMPONENTS, told)
 
     def longer(times: int) -> float:
-        return accuracy(a_round(start, ensemble(name, how, components, times), parts).fused()[0], rows)
+        method = ensemble(name, how, components, times)
+        return accuracy(a_round(plain.task, method, parts).fused()[0], rows)
 
-    times = best("times the epochs, of the ensemble", LONGER, longer)
+    several = LONGER[name]
+    times = best("times the epochs, of the ensemble", several, longer) if len(several) > 1 else several[0]
     keep(name, {"settings": {"student": how, "components": components, "longer": times}, "validation": tried})
 
 
@@ -238,26 +265,31 @@ def ensemble(name: str, how: Mapping[str, Any], components: int, longer: int) ->
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 
-def measure(name: str, seeds: tuple[int, ...]) -> None:
+def measure(name: str, data: Case, seeds: Iterable[int]) -> None:
     """Every seed that is not kept yet."""
     kept = results().get(name, {})
-    data, settings = case(name), kept["settings"]
-    start = started(name, data, settings["student"])
     runs = {run["seed"]: run for run in kept.get("runs", [])}
-    for seed in seeds:
-        if seed not in runs:
-            runs[seed] = one(name, data, start, settings, seed)
-            keep(name, {**kept, **summary(name, data, [runs[key] for key in sorted(runs)])})
-            print(json.dumps(runs[seed]["accuracy"]), flush=True)
+    left = [seed for seed in seeds if seed not in runs]
+    if not left:
+        return
+    start = started(name, data, kept["settings"]["student"])
+    whole = kept.get("whole") or {
+        "prior alone": accuracy(before(start, data.train), data.test),
+        "pooled": accuracy(a_round(start, start.method, [data.train]).fused()[0], data.test),
+    }
+    for seed in left:
+        runs[seed] = one(name, data, start, kept["settings"], seed)
+        told = summary(name, data, whole, [runs[key] for key in sorted(runs)])
+        keep(name, {**kept, "whole": whole, **told})
+        print(json.dumps(runs[seed]["accuracy"]), flush=True)
 
 
 def one(name: str, data: Case, start: fl.Task, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """One partition: every way to fuse it, on the test rows."""
     parts, digest = parts_of(data.train, seed)
-    public = {"pixels": data.public["pixels"]}
-    method = start.method
-    plain = a_round(start, method, parts)
-    told = a_round(start, dataclasses.replace(method, components=settings["components"]), parts)
+    public = unlabelled(data)
+    plain = a_round(start, start.method, parts)
+    told = with_densities(plain, parts, settings["components"])
     many = a_round(start, ensemble(name, settings["student"], settings["components"], settings["longer"]), parts)
     models = {
         "averaged": plain.fused(),
@@ -276,8 +308,6 @@ def one(name: str, data: Case, start: fl.Task, settings: Mapping[str, Any], seed
         "densities alone": right(by_densities(models["ensemble"][0], data.test), data.test),
         "mean local": float(np.mean(alone)),
         "best local": max(alone),
-        "prior alone": accuracy(before(start, parts[0]), data.test),
-        "pooled": accuracy(a_round(start, method, [data.train]).fused()[0], data.test),
     }
     rounds = {"averaged": plain, "averaged, densities": told, "ensemble": many}
     return {
@@ -293,13 +323,13 @@ def one(name: str, data: Case, start: fl.Task, settings: Mapping[str, Any], seed
     }
 
 
-def before(start: fl.Task, part: Columns) -> fl.Model:
+def before(start: fl.Task, rows: Columns) -> fl.Model:
     """The start, as a model."""
-    model, _ = a_round(start, dataclasses.replace(start.method, epochs=0), [part]).fused()
+    model, _ = a_round(start, dataclasses.replace(start.method, epochs=0), [rows]).fused()
     return dataclasses.replace(model, arrays=dict(start.prior))
 
 
-def summary(name: str, data: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(name: str, data: Case, whole: Mapping[str, float], runs: list[dict[str, Any]]) -> dict[str, Any]:
     """What the runs say together."""
     from benchmarks.distill import interval
 
@@ -310,7 +340,7 @@ def summary(name: str, data: Case, runs: list[dict[str, Any]]) -> dict[str, Any]
         "accuracy": {
             key: {"mean": round(float(np.mean(each)), 4), "sd": round(float(np.std(each)), 4)}
             for key, each in values.items()
-        },
+        } | {key: {"mean": round(value, 4), "sd": 0.0} for key, value in whole.items()},
         "gain": {
             f"{better} - {worse}": interval([a - b for a, b in zip(values[better], values[worse], strict=True)])
             for better, worse in GAINS
@@ -395,14 +425,15 @@ def _points(gain: Mapping[str, float]) -> str:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["validate", "measure"])
+    parser.add_argument("what", choices=["validate", "measure", "all"])
     parser.add_argument("name", choices=[*NETWORKS])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     given = parser.parse_args()
-    if given.what == "validate":
-        validate(given.name)
-    else:
-        measure(given.name, tuple(given.seeds))
+    data = case(given.name)
+    if given.what != "measure":
+        validate(given.name, data)
+    if given.what != "validate":
+        measure(given.name, data, given.seeds)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_few_rows_and_columns_that_never_change_are_accepted(x):
     told = sent(x, codes)
     checked(told, [len(x), 0, 0])
     own = densities.decode(told, np.array([len(x), 0, 0]))
-    assert np.isfinite(densities.shares([own, own], x)).all()
+    assert densities.together([own, own], [np.eye(3)[codes]] * 2, x) == pytest.approx(np.eye(3)[codes])
 
 
 @pytest.mark.parametrize(
@@ -103,10 +103,14 @@ def test_drawn_rows_are_those_of_all_clients():
         assert drawn[labels == label].var(axis=0) == pytest.approx(mine.var(axis=0), abs=0.15)
 
 
-def test_whose_rows_lie_about_a_point_is_the_formula_of_the_docstring():
-    mixed = Mixture(np.array([0.4, 0.6]), np.array([[0.0, 0], [1, 1]]), np.array([[1.0, 2], [0.5, 1]]))
-    one = Densities(np.array([30.0, 10.0]), {0: mixed, 1: Mixture(np.ones(1), np.array([[2.0, -1]]), np.ones((1, 2)))})
-    two = Densities(np.array([0.0, 60.0]), {1: Mixture(np.ones(1), np.array([[1.0, 0]]), np.full((1, 2), 3.0))})
+MIXED = Mixture(np.array([0.4, 0.6]), np.array([[0.0, 0], [1, 1]]), np.array([[1.0, 2], [0.5, 1]]))
+ONE = Densities(np.array([30.0, 10.0]), {0: MIXED, 1: Mixture(np.ones(1), np.array([[2.0, -1]]), np.ones((1, 2)))})
+TWO = Densities(np.array([0.0, 60.0]), {1: Mixture(np.ones(1), np.array([[1.0, 0]]), np.full((1, 2), 3.0))})
+SAID = [np.array([[0.7, 0.3], [0.2, 0.8]]), np.array([[0.0, 1.0], [0.0, 1.0]])]
+
+
+@pytest.mark.parametrize("temper", [1.0, 0.4, 0.0])
+def test_what_is_said_together_is_the_formula_of_the_docstring(temper):
     within = (30 * (0.4 * np.array([1.0, 2]) + 0.6 * np.array([0.5, 1])) + 10 * np.ones(2) + 60 * np.full(2, 3.0)) / 100
     x = np.array([[0.3, 0.4], [5.0, -3.0]])
 
@@ -114,29 +118,38 @@ def test_whose_rows_lie_about_a_point_is_the_formula_of_the_docstring():
         blended = 0.7 * np.asarray(variance) + 0.3 * within
         return np.prod(np.exp(-0.5 * (x - mean) ** 2 / blended) / np.sqrt(2 * np.pi * blended), axis=1)
 
-    for temper in (1.0, 0.5):  # two columns are fewer than the ten that are trusted
-        rows_of_one = 30 * (0.4 * normal([0, 0], [1, 2]) + 0.6 * normal([1, 1], [0.5, 1])) ** temper
-        rows_of_one += 10 * normal([2, -1], [1, 1]) ** temper
-        rows_of_two = 60 * normal([1, 0], [3, 3]) ** temper
-        wanted = np.stack([rows_of_one, rows_of_two]) / (rows_of_one + rows_of_two)
-        assert densities.shares([one, two], x, temper) == pytest.approx(wanted, rel=1e-9)
-    alike = densities.shares([one, two], x, 0.0)
-    assert alike == pytest.approx(np.array([[0.4, 0.4], [0.6, 0.6]]))  # by rows alone
+    first = (0.4 * normal([0, 0], [1, 2]) + 0.6 * normal([1, 1], [0.5, 1])) ** (temper / 2) * SAID[0][:, 0]
+    second = 10 / 70 * normal([2, -1], [1, 1]) ** (temper / 2) * SAID[0][:, 1]
+    second += 60 / 70 * normal([1, 0], [3, 3]) ** (temper / 2) * SAID[1][:, 1]
+    wanted = np.stack([first, second], axis=1) ** 3
+    found = densities.together([ONE, TWO], iter(SAID), x, temper)
+    assert found == pytest.approx(wanted / wanted.sum(axis=1, keepdims=True), rel=1e-9)
+    assert densities.together([TWO, ONE], SAID[::-1], x, temper) == pytest.approx(found, rel=1e-12)
 
 
-def test_many_columns_are_trusted_like_ten():
+def test_many_columns_are_trusted_like_one():
     def found(width):
         parts = [Mixture(np.ones(1), np.full((1, width), at), np.ones((1, width))) for at in (0.0, 0.5)]
-        return densities.shares([Densities(np.ones(1), {0: part}) for part in parts], np.full((1, width), 0.4))
+        clients = [Densities(np.array([1.0, 1.0]), {0: part, 1: part}) for part in parts]
+        return densities.together(clients, [np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]])], np.full((1, width), 0.4))
 
-    assert found(40) == pytest.approx(found(10))
-    assert found(5) != pytest.approx(found(10))
+    assert found(40) == pytest.approx(found(1))
+    assert found(40)[0, 1] > 0.5  # the second client's rows are nearer
+
+
+def test_values_are_averaged_by_where_rows_lie():
+    parts = [Mixture(np.ones(1), np.full((1, 1), at), np.ones((1, 1))) for at in (-3.0, 3.0)]
+    clients = [Densities(np.array([rows]), {0: part}) for rows, part in zip((10.0, 30.0), parts, strict=True)]
+    said = [np.full((3, 1), -5.0), np.full((3, 1), 7.0)]
+    found = densities.together(clients, said, np.array([[-9.0], [0.0], [9.0]]))[:, 0]
+    assert found == pytest.approx([-5.0, 4.0, 7.0], abs=1e-3)  # in the middle by rows alone: (10 · -5 + 30 · 7) / 40
 
 
 def test_far_from_everybody_somebody_is_heard():
     clients = [densities.decode(sent(*rows(seed, 30, 30)), np.array([30, 30, 0])) for seed in range(2)]
-    found = densities.shares(clients, np.array([[1e9, -1e9], [0.0, 0.0]]))
-    assert np.isfinite(found).all() and found.sum(axis=0) == pytest.approx(1)
+    said = [np.tile([0.9, 0.1, 0.0], (2, 1)), np.tile([0.2, 0.8, 0.0], (2, 1))]
+    found = densities.together(clients, said, np.array([[1e9, -1e9], [0.0, 0.0]]))
+    assert np.isfinite(found).all() and found.sum(axis=1) == pytest.approx(1) and (found[:, 2] == 0).all()
 
 
 def test_moments_are_those_of_the_rows():

@@ -246,12 +246,13 @@ def test_what_networks_say_together_is_the_formula_of_the_docstring():
     model, _ = subject.fuse(summaries, of, {}, rng=rng)
     x, start = rng.uniform(-2, 2, (5, 2)), network.initial("mlp:hidden=8", of)
     clients = [densities.decode(summary, summary["class_count"]) for summary in summaries]
-    mixed = np.zeros((5, 3))
-    for k, (share, summary) in enumerate(zip(densities.shares(clients, x, 0.7), summaries, strict=True)):
+    said = []
+    for summary, temperature in zip(summaries, (1.0, 2.0), strict=True):
         scores = training.scores_of("mlp:hidden=8", of, coding.decode(summary, start), x)
-        powers = np.exp(scores / (1.0, 2.0)[k]) * (summary["class_count"] > 0)
-        mixed += share[:, None] * powers / powers.sum(axis=1, keepdims=True)
-    assert subject.predict(model, {"x": x}, of, {})["probability"] == pytest.approx(mixed, rel=1e-6)
+        powers = np.exp(scores / temperature) * (summary["class_count"] > 0)
+        said.append(powers / powers.sum(axis=1, keepdims=True))
+    found = subject.predict(model, {"x": x}, of, {})["probability"]
+    assert found == pytest.approx(densities.together(clients, said, x, 0.7), rel=1e-6)
 
 
 def test_a_temperature_is_chosen_on_rows_that_were_not_learned():
@@ -290,7 +291,9 @@ def test_networks_start_from_the_prior_and_the_model_keeps_what_it_needs():
     assert (summary["network.body.0.weight"] == 0).all()  # it has not moved
     model, _ = subject.fuse([summary], of, prior, rng=np.random.default_rng(0))
     known = softmax_of(network.initial("mlp:hidden=8", of, seed=5), x, of)
-    assert subject.predict(model, {"x": x}, of, {})["probability"] == pytest.approx(known, rel=1e-5)
+    own = densities.decode(summary, summary["class_count"])
+    wanted = densities.together([own], [known], x)
+    assert subject.predict(model, {"x": x}, of, {})["probability"] == pytest.approx(wanted, rel=1e-5)
     learned = method.make("ensemble", NETWORK).pretrain(data, of, {}, rng=np.random.default_rng(0))
     found = softmax_of({name.removeprefix("network."): array for name, array in learned.items()}, x, of)
     assert (found.argmax(axis=1) == data["y"]).mean() > 0.9

@@ -1,8 +1,8 @@
 """Where a client's rows of each class lie: Gaussian mixtures, as arrays that travel.
 
 Each class that a client holds is one mixture with diagonal covariances (`mixture`), of one component for every
-LEAST_ROWS of its rows, at least one and up to a limit; numbers as labels are one class. With the rows n_c of each class
-they tell how many rows a client has about any point, Σ_c n_c p_c(x), and rows can be drawn from them.
+LEAST_ROWS of its rows, at least one and up to a limit; numbers as labels are one class. They tell where a client is to
+be heard (`together`), and rows can be drawn from them.
 
     density.class     (m,)    int32    the class of each component, in rising order
     density.weight    (m,)    float32  its share of its class's rows; those of a class sum to 1
@@ -13,7 +13,7 @@ they tell how many rows a client has about any point, Σ_c n_c p_c(x), and rows 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ LARGEST = 1e15  # of a column: its square is far from float32's end
 LOOSE = 1e-5  # what rounding to float32 may do, as a share
 LEAST_VARIANCE = 1e-30  # float32 holds it
 SMOOTH = 0.3  # share of the mean variance of all components in that of each
-TRUST = 10.0  # independent features that all features together are taken for
+SHARP = 3  # power of what clients say together, as the log loss on rows held out had it
 
 
 @dataclass(frozen=True)
@@ -125,29 +125,39 @@ def sample(clients: Sequence[Densities], rows: int, *, rng: np.random.Generator)
     return np.concatenate(found), labels
 
 
-def shares(clients: Sequence[Densities], x: NDArray[np.floating], temper: float = 1.0) -> Matrix:
-    """Whose rows lie about each of the points x (n, d): each client's share (K, n) of them, columns sum to 1.
+def together(
+    clients: Sequence[Densities], said: Iterable[Matrix], x: NDArray[np.floating], temper: float = 1.0
+) -> Matrix:
+    """What clients say of rows x (n, d) together, each heard about a class where its rows of that class lie.
 
-        r_k(x) = Σ_c n_kc · p_kc(x)^τ,        τ = temper · min(1, TRUST / d)
+        p(c | x)  ∝  (Σ_k s_kc · p_kc(x)^(temper / d) · p_k(c | x))^SHARP,        s_kc = n_kc / Σ_k n_kc
 
-    Were the densities true, τ would be 1; but features depend on one another, which the densities do not know. Each
-    variance is averaged with the mean of all, which has the share SMOOTH: components of few rows are too narrow, and
-    what lies within a class is alike at all clients.
+    said  of each client in turn its probabilities (n, c), 0 for classes that it does not hold, or its values (n, 1)
+
+    Returns probabilities (n, c), or values (n, 1), which are averaged by the same weights. Features depend on one
+    another, which densities with diagonal covariances do not know, so all together are trusted like one. Each variance
+    is averaged with the mean of all, which has the share SMOOTH: a Gaussian of few rows is too narrow, and what lies
+    within a class is alike at all clients. A sum over clients that all say something is less sure than it is right.
     """
-    exponent = temper * min(1.0, TRUST / max(x.shape[1], 1))
+    count = np.stack([own.count for own in clients])
+    share = count / np.maximum(count.sum(axis=0), 1.0)
     parts = [(own.count[label], part) for own in clients for label, part in own.mixtures.items()]
-    rows = sum(count for count, _ in parts)
-    within = sum(count / rows * (part.weights @ part.variances) for count, part in parts)
-    told = np.empty((len(clients), len(x)))
-    for k, own in enumerate(clients):
-        about = [
-            np.log(own.count[label])
-            + exponent * mixture.log_density(dataclasses.replace(part, variances=_blended(part, within)), x)
-            for label, part in own.mixtures.items()
-        ]
-        told[k] = np.logaddexp.reduce(about, axis=0)
-    powers = np.exp(told - told.max(axis=0))
-    return np.asarray(powers / powers.sum(axis=0))
+    within = sum(rows / count.sum() * (part.weights @ part.variances) for rows, part in parts)
+    top = np.full((len(x), 1), -np.inf)
+    total, heard = np.zeros((2, len(x), count.shape[1]))
+    for own, mine, words in zip(clients, share, said, strict=True):
+        about = np.full(total.shape, -np.inf)
+        for label, part in own.mixtures.items():
+            blended = dataclasses.replace(part, variances=_blended(part, within))
+            about[:, label] = np.log(mine[label]) + temper / x.shape[1] * mixture.log_density(blended, x)
+        # The largest so far is divided out, so that far from all rows something is left of the nearest.
+        before, top = top, np.maximum(top, about.max(axis=1, keepdims=True))
+        scale, voice = np.exp(before - top), np.exp(about - top)
+        total, heard = total * scale + voice * words, heard * scale + voice
+    if count.shape[1] == 1:
+        return np.asarray(total / np.maximum(heard, LEAST_VARIANCE))
+    sharp = (total / np.maximum(total.max(axis=1, keepdims=True), 1e-300)) ** SHARP
+    return np.asarray(sharp / np.maximum(sharp.sum(axis=1, keepdims=True), 1e-300))
 
 
 def _blended(part: Mixture, within: Matrix) -> Matrix:

@@ -10,9 +10,9 @@ Unlabelled public rows in the task's prior (`public_rows`) are taught as well, b
 as what it moved from the prior, in int8 with a scale a channel. The server averages the students by rows and, in the
 head, by the rows of each class. Then the average goes on to learn from the students together, on rows without labels:
 the server's own (`fuse(public=…)`) and, with `components`, rows drawn from Gaussian mixtures that the clients send of
-the features of each of their classes. What the students say together is Σ_k s_k(x) · p_k(c | x), where p_k compares the
-classes client k holds; with `components`, s_k(x) is its share of all rows about x as the mixtures tell it, and without
-them its share of the rows of class c, which finds the class but not how sure one may be: then the class is what is
+the features of each of their classes. A student is heard about class c by its client's share of that class's rows and,
+with `components`, where they lie (as in `ensemble`); it compares the classes its client holds. Without densities that
+finds the class but not how sure one may be, as clients with one class always say that one: then the class is what is
 learned. With coding "fixed" the students are sums of integers instead: eight times the bytes, and additive.
 
 Update
@@ -286,18 +286,15 @@ class Distill(Method):
         clients: Sequence[Densities] = (),
     ) -> NDArray[np.float64]:
         """What the students say of rows together: probabilities (n, c), or values (n, 1)."""
-        said = np.stack([training.scores_of(self.student, problem, student, rows) for student in students])
         held = np.stack([_classes(summary) for summary in summaries]).astype(np.float64)
+        said = [training.scores_of(self.student, problem, student, rows) for student in students]
         if problem.labels:
-            said = np.stack([_compared(scores, count > 0) for scores, count in zip(said, held, strict=True)])
-        by_class = held / np.maximum(held.sum(axis=0), 1.0)
-        heard = densities.shares(clients, rows)[:, :, None] if clients else by_class[:, None]
-        mixed = (heard * said).sum(axis=0)
-        if not problem.labels:
-            return np.asarray(mixed)
-        if not clients:
-            return sums.one_hot(mixed.argmax(axis=1), problem.num_classes)
-        return np.asarray(mixed / np.maximum(mixed.sum(axis=1, keepdims=True), 1e-300))
+            said = [_compared(scores, count > 0) for scores, count in zip(said, held, strict=True)]
+        if clients:
+            return densities.together(clients, said, rows)
+        share = held / np.maximum(held.sum(axis=0), 1.0)
+        mixed = sum(part * words for part, words in zip(share, said, strict=True))
+        return sums.one_hot(np.argmax(mixed, axis=1), problem.num_classes) if problem.labels else np.asarray(mixed)
 
     def _taught_by(
         self,

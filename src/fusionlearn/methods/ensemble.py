@@ -11,12 +11,12 @@ their sum: it shows what the additive methods save, and is a rival in every comp
 With a `network` each client trains that, from the task's prior, and sends it in a byte a weight, with a Gaussian
 mixture of the features of each of its classes. The fused model answers
 
-    p(c | x)  ∝  Σ_k r_k(x) · p_k(c | x),        r_k(x) = Σ_c n_kc · p_kc(x)^τ,
+    p(c | x)  ∝  (Σ_k s_kc · p_kc(x)^(τ/d) · p_k(c | x))³,        s_kc = n_kc / n_c,
 
-where p_k compares only the classes that client k holds, and r_k says how many rows it has about x. Were the densities
-true and τ = 1, this would be what all rows say of x together; but features depend on one another, which the densities
-do not know, so τ is far below 1. The scores of a network are divided by a temperature before they become p_k, one that
-makes its answers likeliest on rows it was not trained on.
+where p_k compares only the classes that client k holds: it is heard about a class by its share of that class's rows
+and where they lie. Features depend on one another, which the densities do not know, so all d of them are trusted like
+τ. The scores of a network are divided by a temperature before they become p_k, the one that makes the answers of a
+first network likeliest on rows that it was not shown (`held_out`).
 
 Update
     class_count  (c,)   int64    rows of each class (all rows, for regression)
@@ -44,7 +44,7 @@ Source   Guha, Talwalkar, Smith, One-Shot Federated Learning, 2019; weighting by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -86,7 +86,7 @@ class Ensemble(Method):
     LOCAL: ClassVar[tuple[str, ...]] = ("checkpoint",)
     START: ClassVar[tuple[str, ...]] = (network.PREFIX,)
 
-    temper: float = 1.0  # how far densities are trusted, like so many independent features; 0 ignores the region
+    temper: float = 1.0  # how many independent features the density is trusted like; 0 ignores the region
     network: str = field(default="", metadata=LATER)  # NAME[:key=value,…] that each client trains; "": a ridge head
     components: int = field(default=4, metadata=LATER)  # with a network: Gaussians of the features of a class, at most
     held_out: float = field(default=0.2, metadata=LATER)  # share of rows that choose the temperature; 0: it is 1
@@ -335,30 +335,23 @@ class Ensemble(Method):
         }
 
     def _by_networks(self, model: Arrays, x: NDArray[np.float64], problem: Problem) -> NDArray[np.float64]:
-        """What the networks say together: (n, c) to be normalised, or values (n, 1)."""
-        counts = model["class_count"]
-        start = {name: model[START + name] for name in network.shapes(self.network, problem)}
-        heard = self._about(model, x)
-        scores = np.zeros((len(x), problem.num_classes))
-        for k, count in enumerate(counts):
-            sent = {name: array[k] for name, array in model.items() if name.startswith((network.PREFIX, coding.SCALE))}
-            weights = network.named(coding.decode(sent, start))
-            learned = network.weights_of(weights, self.network, problem, "the model")
-            said = training.scores_of(self.network, problem, learned, x)
-            if problem.labels:
-                said = sums.softmax(_compared(said, count > 0) / float(model["temperature"][k]))
-            scores += heard[k][:, None] * said
-        return scores
-
-    def _about(self, model: Arrays, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Whose rows lie about each point: each client's share (K, n)."""
+        """What the networks say together: probabilities (n, c), or values (n, 1)."""
         told = [name for name in model if name.startswith(densities.PREFIX) and name != CLIENT]
-        mine = [model[CLIENT] == k for k in range(len(model["class_count"]))]
         clients = [
-            densities.decode({name: model[name][own] for name in told}, count)
-            for own, count in zip(mine, model["class_count"], strict=True)
+            densities.decode({name: model[name][model[CLIENT] == k] for name in told}, count)
+            for k, count in enumerate(model["class_count"])
         ]
-        return densities.shares(clients, x, self.temper)
+        return densities.together(clients, self._said(model, x, problem), x, self.temper)
+
+    def _said(self, model: Arrays, x: NDArray[np.float64], problem: Problem) -> Iterator[NDArray[np.float64]]:
+        """What each network says by itself: probabilities (n, c) of the classes its client holds, or values (n, 1)."""
+        start = {name: model[START + name] for name in network.shapes(self.network, problem)}
+        coded = [name for name in model if name.startswith((network.PREFIX, coding.SCALE))]
+        for k, count in enumerate(model["class_count"]):
+            sent = network.named(coding.decode({name: model[name][k] for name in coded}, start))
+            learned = network.weights_of(sent, self.network, problem, "the model")
+            said = training.scores_of(self.network, problem, learned, x)
+            yield sums.softmax(_compared(said, count > 0) / model["temperature"][k]) if problem.labels else said
 
 
 def _compared(scores: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
