@@ -155,13 +155,15 @@ def test_late_updates_corrections_and_another_model(served: Served, tmp_path: Pa
             tmp_path / f"s{number}", "join", served.url, "--code", code, "--task", task, "--data", data,
             "--accept-small-cells",
         )  # fmt: skip
-    assert sent["waits"] is True
+    again = as_user(tmp_path / "s3", "join", served.url, "--task", task, "--data", data, "--accept-small-cells")
+    assert sent["waits"] is True and again["waits"] is True and again["receipt"] == sent["receipt"]
     first = as_user(tmp_path / "s1", "join", served.url, "--task", task, "--data", tmp_path / "1.csv", "--wait")[
         "model"
     ]
     accept = ("--accept", sent["receipt"]["update"][:12])
     unsure = as_user(home, "fuse-again", task, "--hub", served.url, *accept)
-    assert unsure["status"] == 1 and "two exact releases" in unsure["error"]
+    assert unsure["status"] == 1 and "two exact releases" in unsure["error"] and "--confirm" in unsure["error"]
+    assert as_user(home, "close", task, "--hub", served.url)["was"] in ("fusing", "published")
     made = as_user(home, "fuse-again", task, "--hub", served.url, *accept, "--confirm")
     assert (made["version"], made["members"]) == (2, 3)
     with wire.Hub(served.url, keys.load(tmp_path / "s1" / "key.pem")) as hub:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FIRST_POLL, LONGEST_POLL = 1.0, 60.0  # seconds between looks at a task's status
+WAITING = ("waiting", "late")  # states of an update that the owner has to let in
 FIRST_CONTACT = 15.0  # seconds an address that never answered is tried: it is likelier wrong than away
 
 
@@ -151,7 +152,11 @@ def send(
     own = keys.public_hex(hub.key)
     check_receipt(told, hub_key=site.enrolment(hub.url, own)["hub"], task=contact.task, update=digest, content=content)
     contact.keep("receipt.json", json.dumps(told, indent=1, sort_keys=True).encode())
-    return {**told, "waits": response.status_code == 202}
+    waits = response.status_code == 202
+    if response.status_code == 200:  # it was there already: how it stands now
+        yours = status(hub, contact)["yours"] or {}
+        waits = yours.get("state") in WAITING
+    return {**told, "waits": waits}
 
 
 def check_receipt(told: Any, *, hub_key: str, task: str, update: str, content: bytes) -> None:

@@ -295,7 +295,7 @@ def status(url: str, wanted: str, key: Path | None, project: str, ca: Path | Non
         told = contacts.status(hub, _known_contact(hub, project, wanted))
     quorum = f" of {told['quorum']}" if told["quorum"] else ""
     lines = [f"{told['name']}: {told['state']}, {told['updates']}{quorum} updates"]
-    if told["deadline"]:
+    if told["deadline"] and told["state"] == "open":
         lines.append(f"closes {told['deadline']}")
     if told["yours"]:
         lines.append(f"yours: {told['yours']['digest'][:16]}…, {told['yours']['state']}")
@@ -458,8 +458,10 @@ def close(wanted: str, url: str, key: Path | None, project: str, ca: Path | None
     """Close a task: what is there is fused, later updates wait for your word."""
     with open_hub(url, key, ca) as hub:
         contact = contacts.find_task(hub, _own_project(hub, project), wanted)
+        before = contacts.status(hub, contact)["state"]
         hub.post(f"/v1/projects/{contact.project}/tasks/{contact.task}/close")
-    show_result(as_json, {"task": contact.task}, [f"Closed {contact.task[:16]}…: the model is being made."])
+    done = "is being made" if before == "open" else f"was asked for before ({before}); to make another: fuse-again"
+    show_result(as_json, {"task": contact.task, "was": before}, [f"Closed {contact.task[:16]}…: the model {done}."])
 
 
 @main.command("fuse-again")
@@ -479,7 +481,13 @@ def fuse_again(
         base = f"/v1/projects/{contact.project}/tasks/{contact.task}"
         for digest in accept:
             hub.post(f"{base}/updates/{_whole(hub, base, digest)}/accept")
-        made = hub.post(f"{base}/fuse", {"without": list(without), "confirm": confirm})
+        try:
+            made = hub.post(f"{base}/fuse", {"without": list(without), "confirm": confirm})
+        except HubError as error:
+            if error.kind != "Confirm":
+                raise
+            said = str(error).replace("with confirm", "with --confirm")
+            raise HubError(said, error.status, error.kind) from error
     said = f"Model {made['version']} is being made from {made['members']} updates."
     show_result(as_json, {"task": contact.task, **made}, [said])
 

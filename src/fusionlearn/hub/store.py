@@ -229,6 +229,8 @@ def _pieces(content: bytes | Path) -> Iterator[bytes]:
 
 
 def _sync(place: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there, and its names are written with it
+        return
     handle = os.open(place, os.O_RDONLY)
     try:
         os.fsync(handle)
