@@ -40,6 +40,9 @@ SECTIONS = (
     "digits",
     "synthesize",
     "after_averaging",
+    "distill_frozen",
+    "upload_sizes",
+    "client_cost",
     "phrases",
     "translation",
 )
