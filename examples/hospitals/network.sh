@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Four hospitals and a hub: the same round over a network, each side as it would be on its own machine.
 # Usage: examples/hospitals/network.sh [WORK]      (a folder for the files; default a temporary one)
-# FUSIONLEARN_DATABASE and FUSIONLEARN_STORE put the hub on PostgreSQL and an object store instead of a folder.
+# Needs pip install "fusionlearn[hub,agent,demo]", and [postgresql] for the line below.
+# FUSIONLEARN_DATABASE (one that is empty) and FUSIONLEARN_STORE put the hub on PostgreSQL and an object store instead of a folder.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=${1:-$(mktemp -d)}
