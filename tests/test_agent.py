@@ -175,6 +175,25 @@ def test_late_updates_corrections_and_another_model(served: Served, tmp_path: Pa
     assert old["digest"] == first["digest"]
 
 
+def test_what_was_sent_can_be_taken_back(served: Served, tmp_path: Path):
+    home = owner_home(served, tmp_path)
+    task = published(served, home, "back")
+    code = as_user(home, "invite", "--hub", served.url, "--uses", 2)["code"]
+    for number in (1, 2):
+        data = csv_of(tmp_path / f"{number}.csv", rounds.records(number, 80))
+        given = ("join", served.url, "--code", code, "--task", task, "--data", data, "--accept-small-cells")
+        if number == 2:  # it has not answered yet
+            as_user(tmp_path / "s2", *given[:-1])
+            assert "nothing to take back" in as_user(tmp_path / "s2", "withdraw", served.url, "--task", task)["error"]
+        sent = as_user(tmp_path / f"s{number}", *given)
+    back = ("withdraw", served.url, "--task", task)
+    assert as_user(tmp_path / "s2", *back)["status"] != 0  # nobody said yes
+    done = as_user(tmp_path / "s2", *back, "--yes")
+    assert done["status"] == 0 and done["update"] == sent["receipt"]["update"]
+    states = {row["digest"]: row["state"] for row in as_user(home, "updates", task, "--hub", served.url)["updates"]}
+    assert states.pop(done["update"]) == "withdrawn" and set(states.values()) == {"counted"}
+
+
 def test_a_new_key_takes_the_old_one_s_place(served: Served, tmp_path: Path):
     home = owner_home(served, tmp_path)
     task = published(served, home, "rotate")

@@ -307,6 +307,32 @@ def status(url: str, wanted: str, key: Path | None, project: str, ca: Path | Non
     return 0 if told["model"] else WAITING
 
 
+@main.command()
+@click.argument("url")
+@click.option("--task", "wanted", default="", metavar="DIGEST", help="Which task [default: the only one].")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@hub_options
+@json_option
+def withdraw(url: str, wanted: str, yes: bool, key: Path | None, project: str, ca: Path | None, as_json: bool) -> None:
+    """Take back the update this key sent: it is in no later model.
+
+    A model that was made with it stays until the owner makes another.
+    """
+    with open_hub(url, key, ca) as hub:
+        contact = _known_contact(hub, project, wanted)
+        told = contacts.status(hub, contact)
+        if told["yours"] is None:
+            raise HubError("the hub has no update of this key for this task: there is nothing to take back.")
+        digest = told["yours"]["digest"]
+        if not yes and not click.confirm(f"Take update {digest[:12]}… back from {hub.url}?", default=False, err=True):
+            raise SettingsError("not agreed, so nothing was taken back. To agree unasked, pass --yes.")
+        hub.ask("DELETE", f"/v1/projects/{contact.project}/tasks/{contact.task}/updates/{digest}")
+    lines = [f"Taken back: update {digest[:16]}… is in no later model."]
+    if told["model"]:
+        lines.append(f"Model {told['model']['version']} was made before: ask the owner for another, without it.")
+    show_result(as_json, {"task": contact.task, "update": digest}, lines)
+
+
 @main.command("rotate")
 @click.argument("url")
 @click.option("--new", "new_key", type=path_type(), required=True, help="The new private key (see keygen -o).")
