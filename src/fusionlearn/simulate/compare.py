@@ -870,7 +870,8 @@ def table(question: Question, seeds: Mapping[str, Any]) -> dict[str, Any]:
     alone = [[entry["value"] for entry in seed["one_shot"][own]["alone"] if entry["value"] is not None]
              for seed in seeds.values()]  # fmt: skip
     alone = [values for values in alone if values]
-    best = max((row for row in rows if row["kind"] == "one_shot"), key=lambda row: row["value"])
+    ours = [row for row in rows if row["kind"] == "one_shot"]
+    best = max(ours, key=lambda row: (row["value"], -row["up"]))  # of equals the one that sends least
     return {
         "rows": rows,
         "own": mine["name"],
