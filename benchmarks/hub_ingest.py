@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 import fusionlearn as fl
+from benchmarks import sections
 from benchmarks.hub_load import Outcome, Request, drive, peak_bytes
 from benchmarks.measure import ROOT
 from fusionlearn import file, http_signature, keys
@@ -241,6 +242,36 @@ def measure(loads: Sequence[Load] = LOADS) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as name:
             found.append(measure_one(load, Path(name)))
     return {"share": SHARE, "loads": found}
+
+
+def section() -> Iterator[str]:
+    """Of docs/benchmarks.md."""
+    found = sections.result_of("hub_ingest")
+    if found is None:
+        return
+    yield "## The hub\n"
+    yield (
+        f"Uploads over loopback from one process that signed them beforehand, over {CONNECTIONS} connections; the "
+        f"floor writes, hashes, fsyncs and commits one row for each, and does nothing else "
+        f"(`benchmarks/hub_floor.py`). Latencies at {found['share']:.0%} of the hub's own best rate. Memory is the "
+        f"peak of the hub's processes together. Bars: half the floor's rate, 250 ms, 250 MB, no error.\n"
+    )
+    yield sections.table(
+        ("update", "clients of one task", "hub, uploads a second", "floor", "share", "p99", "memory", "errors"),
+        [
+            (
+                f"{load['bytes'] / 1000:,.0f} kB",
+                f"{load['clients']:,}",
+                f"{load['rate']['hub']:.0f}",
+                f"{load['rate']['floor']:.0f}",
+                f"{load['share_of_floor']:.0%}",
+                f"{1000 * load['p99']:.0f} ms",
+                f"{load['peak_bytes'] / 1e6:.0f} MB",
+                str(load["errors"]),
+            )
+            for load in found["loads"]
+        ],
+    )
 
 
 if __name__ == "__main__":

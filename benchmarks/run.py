@@ -45,6 +45,8 @@ SECTIONS = (
     "client_cost",
     "phrases",
     "translation",
+    "hub_ingest",
+    "hub_exchange",
 )
 COMPARED = ("heart", "homes")  # of benchmarks/tasks, those that `make bench` compares anew
 FULL = (  # modules and what they are given; each needs $FUSIONLEARN_DATA and says what it lacks

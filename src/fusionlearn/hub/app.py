@@ -32,6 +32,7 @@ from fusionlearn.hub.store import Incoming, blob
 from fusionlearn.types import UPDATE_HEADER
 
 MOST_TASK = 2**30  # bytes of a task's file
+WRITTEN = 256 * 1024  # bytes of a body that are written at a time
 MOST_EVENTS = 1000  # in one answer
 HEX = "^[0-9a-f]{64}$"
 FILE = "application/vnd.fusionlearn"
@@ -755,18 +756,23 @@ async def whole_body(request: Request, most: int) -> bytes:
 
 
 async def written(request: Request, most: int, uploading: uploads.Uploads) -> Incoming:
-    """A body in a file of the store, written while the next piece comes; the caller closes it."""
+    """A body in a file of the store, written while the next pieces come; the caller closes it."""
     incoming = await uploading.soon(uploading.hub.store.incoming)
     writing: asyncio.Future[None] | None = None
+    held: list[bytes] = []
     try:
         try:
             async for piece in pieces_of(request, most):
-                if writing is not None:
-                    await writing
-                writing = asyncio.ensure_future(uploading.soon(incoming.write, piece))
+                held.append(piece)
+                if sum(map(len, held)) >= WRITTEN:
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.ensure_future(uploading.soon(incoming.write, held))
+                    held = []
         finally:
             if writing is not None:
                 await writing
+        await uploading.soon(incoming.write, held)
     except BaseException:
         await uploading.soon(incoming.close)
         raise

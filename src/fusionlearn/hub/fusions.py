@@ -6,6 +6,7 @@ that dies is simply followed by another, and two that race publish the same thin
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -254,16 +255,26 @@ class Members:
         self.names = {digest: called.get(known[digest].person) or digest[:12] for digest in job.members}
 
     def __iter__(self) -> Iterator[Update]:
-        for digest, sha256 in self.objects:
-            update = self.held.get(digest)
-            if update is None:
-                content = self.hub.store.get(blob(sha256))
-                update = file.from_bytes(content, Update, place=f"update {digest[:12]}…")
-                self.room -= len(content)
-                if self.room >= 0:
-                    self.held[digest] = update
-            # replacing was decided when the owner let it in: what is here is one update a client
-            yield update
+        # One is read and hashed while the one before is added. Replacing was decided when the owner let it in: what is
+        # here is one update a client.
+        with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="read") as ahead:
+            coming: list[concurrent.futures.Future[Update]] = []
+            for named in [*self.objects, None]:
+                before = coming
+                coming = [ahead.submit(self._read, *named)] if named else []
+                for read in before:
+                    yield read.result()
+
+    def _read(self, digest: str, sha256: str) -> Update:
+        known = self.held.get(digest)
+        if known is not None:
+            return known
+        content = self.hub.store.get(blob(sha256))
+        update = file.from_bytes(content, Update, place=f"update {digest[:12]}…")
+        self.room -= len(content)
+        if self.room >= 0:
+            self.held[digest] = update
+        return update
 
 
 def _fused(hub: Hub, job: Job, task: Task) -> tuple[Model, Report]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def run(
 
 
 def _settle() -> None:
+    gc.collect()
+    gc.freeze()
     """Set the process for many small checks beside one another, rather than for one large computation."""
     threadpoolctl.threadpool_limits(1, user_api="blas")  # several updates are checked at a time already
     np.empty(31 * 2**20, np.uint8)  # freed at once: arrays as large as an update's then take each other's place

@@ -82,7 +82,7 @@ class Store:
         incoming = Incoming(self, path)
         try:
             for piece in _pieces(content):
-                incoming.write(piece)
+                incoming.write([piece])
             incoming.take(path)
         finally:
             incoming.close()
@@ -105,6 +105,8 @@ class Store:
         import obstore
 
         with _refusing():
+            if self.folder is not None:
+                return (self.folder / name).read_bytes()
             return bytes(obstore.get(self._store, name).bytes())
 
     def pieces(self, name: str) -> Iterator[bytes]:
@@ -112,6 +114,9 @@ class Store:
         import obstore
 
         with _refusing():
+            if self.folder is not None:  # many times as fast as through obstore
+                yield from _pieces(self.folder / name)
+                return
             for piece in obstore.get(self._store, name).stream(min_chunk_size=PIECE):
                 yield bytes(piece)
 
@@ -166,12 +171,13 @@ class Incoming:
         self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         self._kept = False
 
-    def write(self, piece: bytes) -> None:
+    def write(self, pieces: Iterable[bytes]) -> None:
         """Put these bytes after those before."""
         with _refusing():
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(self._handle, view) :]
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(self._handle, view) :]
 
     def sync(self) -> None:
         """Bring what was written to the disk."""
@@ -223,7 +229,7 @@ def _pieces(content: bytes | Path) -> Iterator[bytes]:
     if isinstance(content, bytes):
         yield content
         return
-    with content.open("rb") as file:
+    with content.open("rb", buffering=0) as file:
         while piece := file.read(PIECE):
             yield piece
 

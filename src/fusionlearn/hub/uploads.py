@@ -36,9 +36,10 @@ from fusionlearn.run import Gate
 from fusionlearn.types import UPDATE_HEADER, Task, Update
 
 TOGETHER = 256  # uploads that share a transaction at most
-CHECKERS = 4  # threads that check and store uploads
+WAITERS = 4  # threads that wait for disk, store and database; one checks what is small, as Python runs one at a time
+SLOW = 0.004  # seconds to store an upload from which the thread that checks does not wait for it
 LARGE = 2  # … that check those that came as files: what checking takes is several times an update's bytes
-GATHER = 0.02  # seconds a transaction waits for uploads that are being checked
+GATHER = 0.05  # seconds a transaction waits for uploads that are being checked
 PATIENCE = 30.0  # seconds an upload waits for its transaction
 MOST_UNFINISHED = 8  # uploads in pieces that one key may have begun
 CHUNK_LEAST, CHUNK_MOST = 64 * 1024, 16 * 2**20  # bytes of one piece of an upload; the last may be smaller
@@ -93,8 +94,11 @@ class Uploads:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._coming = 0
-        self._pool = concurrent.futures.ThreadPoolExecutor(CHECKERS, thread_name_prefix="check")
-        self._large = concurrent.futures.ThreadPoolExecutor(LARGE, thread_name_prefix="large")
+        self._takes = 0.0  # seconds to store an upload, of late
+        self._pool = concurrent.futures.ThreadPoolExecutor(WAITERS, thread_name_prefix="wait")
+        self._check = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="check")
+        large = LARGE if hub.store.folder is not None else 2 * WAITERS  # they wait for a store that is far away
+        self._large = concurrent.futures.ThreadPoolExecutor(large, thread_name_prefix="large")
         self._standing = tables.Lookup(hub.engine, _STANDING)
         self._tasks: dict[tuple[str, str], str] = {}  # SHA-256 of task files by project and digest
 
@@ -142,7 +146,7 @@ class Uploads:
             synced = self._pool.submit(body.sync)  # while it is checked
             self._large.submit(self._come, project, key, task_digest, digest, body, sha256, done, synced)
         else:
-            self._pool.submit(self._come, project, key, task_digest, digest, body, sha256, done)
+            self._check.submit(self._come, project, key, task_digest, digest, body, sha256, done)
         try:
             async with asyncio.timeout(PATIENCE):
                 return await done
@@ -156,14 +160,15 @@ class Uploads:
         """One thread's part of `receive_soon`: whatever goes wrong, who waits is told."""
         try:
             with self._on_its_way():
-                member, _ = self.allowed(project, key, task_digest)
-                self._arrive(member, task_digest, digest, body, sha256, done, synced)
+                try:
+                    member, _ = self.allowed(project, key, task_digest)
+                    self._arrive(member, task_digest, digest, body, sha256, done, synced)
+                finally:
+                    if isinstance(body, Incoming):
+                        concurrent.futures.wait([synced] if synced else [])
+                        body.close()
         except Exception as error:  # noqa: BLE001
             _tell([(done, error)])
-        finally:
-            if isinstance(body, Incoming):
-                concurrent.futures.wait([synced] if synced else [])
-                body.close()
 
     async def soon(self, work: Callable[..., _T], *given: Any) -> _T:
         """Run in one of the few threads that are kept for uploads: more would only wait for one another."""
@@ -171,14 +176,16 @@ class Uploads:
 
     @contextlib.contextmanager
     def _on_its_way(self) -> Iterator[None]:
-        """Counts the uploads that are being checked, for `_batch`."""
-        with self._lock:
-            self._coming += 1
+        """Counts an upload that is being checked, for `_batch`."""
+        self._on_their_way(1)
         try:
             yield
         finally:
-            with self._lock:
-                self._coming -= 1
+            self._on_their_way(-1)
+
+    def _on_their_way(self, more: int) -> None:
+        with self._lock:
+            self._coming += more
 
     def _arrive(
         self, member: Member, task_digest: str, digest: str, body: bytes | Incoming, sha256: str, done: Done,
@@ -191,17 +198,40 @@ class Uploads:
         num_bytes = len(content)
         replaces, guarantee = _checked(task, member, digest, content)
         del content  # a large one is not held while the disk is waited for
+        arrival = Arrival(member, task_digest, replaces, guarantee, digest, num_bytes, sha256, done)
         if isinstance(body, Incoming):
             if synced is not None:
                 synced.result()
             body.keep(blob(sha256))
+            self._stored(arrival)
+        elif self._takes > SLOW:
+            self._on_their_way(1)
+            self._pool.submit(self._store_later, arrival, body)
         else:
-            self.hub.store.put(blob(sha256), body)
-        self._waiting.put(Arrival(member, task_digest, replaces, guarantee, digest, num_bytes, sha256, done))
+            self._store(arrival, body)
+
+    def _store(self, arrival: Arrival, content: bytes) -> None:
+        began = time.monotonic()
+        self.hub.store.put(blob(arrival.sha256), content)
+        self._takes += (time.monotonic() - began - self._takes) / 16
+        self._stored(arrival)
+
+    def _store_later(self, arrival: Arrival, content: bytes) -> None:
+        """`_store` in a thread that has nothing else to do."""
+        try:
+            self._store(arrival, content)
+        except Exception as error:  # noqa: BLE001
+            _tell([(arrival.done, error)])
+        finally:
+            self._on_their_way(-1)
+
+    def _stored(self, arrival: Arrival) -> None:
+        self._waiting.put(arrival)
         self._ensure_thread()
 
     def close(self) -> None:
         """End the threads once they have answered who waits."""
+        self._check.shutdown()
         self._large.shutdown()
         self._pool.shutdown()
         if self._thread is not None:

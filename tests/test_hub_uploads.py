@@ -1,0 +1,140 @@
+"""The ways in: in memory or through a file, beside a quick store or a slow one; and how workers hear of work."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import hub_world as world
+from tests.hub_client import Client
+
+from fusionlearn import file
+
+pytest.importorskip("fastapi", reason='a hub is needed: pip install "fusionlearn[hub]"')
+
+import sqlalchemy as sa
+
+from fusionlearn.hub import fusions, members, tables, tasks
+from fusionlearn.hub.app import create_app
+from fusionlearn.hub.gate import SMALL_BODY
+from fusionlearn.hub.refusal import Refusal
+
+SMALL = 4  # columns
+
+
+class Place:
+    """A hub with one task, open to five clients."""
+
+    def __init__(self, folder: Path, columns: int) -> None:
+        self.folder, self.columns = folder, columns
+        self.hub = world.hub(folder)
+        members.make_project(self.hub, "default", world.public(world.OWNER))
+        self.owner = members.standing(self.hub, "default", world.public(world.OWNER))
+        self.task = world.task(columns=columns)
+        tasks.publish(self.hub, self.owner, file.digest(self.task), world.content(self.task), quorum=3)
+        for client in range(1, 6):
+            members.enrol(self.hub, self.owner, world.public(client), "client", "")
+        self.app = create_app(self.hub)
+        self.client = Client(self.app)
+
+    def put(self, client: int, content: bytes | None = None) -> Any:
+        update = world.update(client, columns=self.columns)
+        path = f"/v1/projects/default/tasks/{file.digest(self.task)}/updates/{file.digest(update)}"
+        return self.client("PUT", path, world.key(client), world.content(update) if content is None else content)
+
+    def files(self) -> list[bytes]:
+        return [path.read_bytes() for path in self.folder.rglob("*") if path.is_file() and "store" in path.parts]
+
+    def close(self) -> None:
+        self.app.state.uploads.close()
+        self.client.close()
+        self.hub.close()
+
+
+@pytest.fixture(params=[SMALL, world.COLUMNS], ids=["small", "large"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path, request.param)
+    yield made
+    made.close()
+
+
+def test_the_two_sizes_go_the_two_ways() -> None:
+    small, large = (len(world.content(world.update(1, columns=columns))) for columns in (SMALL, world.COLUMNS))
+    assert small < SMALL_BODY < large
+
+
+@pytest.mark.parametrize("takes", [0.0, 60.0], ids=["quick store", "slow store"])
+def test_what_comes_in_is_kept_as_it_was_and_nothing_else_is(place: Place, takes: float) -> None:
+    place.app.state.uploads._takes = takes
+    content = world.content(world.update(1, columns=place.columns))
+    assert place.put(1).status == 201
+    assert place.put(1).status == 200
+    before = sorted(place.files())
+    assert content in before
+    assert place.put(2, world.content(world.update(3, columns=place.columns))).status == 422  # another's
+    assert place.put(2, content[:-8]).status == 422
+    assert sorted(place.files()) == before
+
+
+def test_a_store_that_fails_is_told_whoever_waits(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = sorted(place.files())
+    for takes in (0.0, 60.0):
+        place.app.state.uploads._takes = takes
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", full)
+            assert place.put(1).status == 503
+        assert sorted(place.files()) == before
+    assert place.put(1).status == 201
+
+
+def test_workers_are_called_once_a_model_is_asked_for_and_not_before(tmp_path: Path) -> None:
+    place = Place(tmp_path, SMALL)
+    found = []
+    place.hub.wake = lambda: found.append(fusions.pending(place.hub))
+    for client in (1, 2):
+        assert place.put(client).status == 201
+    assert not found
+    assert place.put(3).status == 201  # the quorum
+    assert found == [1]  # what it asked for can be seen already
+    with contextlib.suppress(ZeroDivisionError), place.hub.writing():
+        place.hub.ask()
+        raise ZeroDivisionError
+    with place.hub.writing():
+        pass
+    assert found == [1]
+    place.close()
+
+
+def test_the_drivers_row_is_sqlalchemys_and_its_trouble_too(tmp_path: Path) -> None:
+    place = Place(tmp_path, SMALL)
+    asked = sa.select(tables.member.c.role, tables.member.c.key).where(
+        tables.member.c.project == sa.bindparam("project"), tables.member.c.key == sa.bindparam("key")
+    )
+    look = tables.Lookup(place.hub.engine, asked)
+    for key in (world.public(1), world.public(world.OWNER), world.public(world.STRANGER)):
+        with place.hub.reading() as connection:
+            row = connection.execute(asked, {"project": "default", "key": key}).one_or_none()
+        assert look(project="default", key=key) == (None if row is None else tuple(row))
+    with place.hub.writing() as connection:
+        connection.execute(sa.text("ALTER TABLE member RENAME TO other"))
+    with pytest.raises(sa.exc.OperationalError):
+        look(project="default", key=world.public(1))
+    with pytest.raises(Refusal) as told:
+        place.app.state.uploads.allowed("default", world.public(1), file.digest(place.task))
+    assert told.value.status == 503
+    place.close()
+
+
+def test_the_tables_are_those_of_the_last_migration() -> None:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(tables.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == tables.LATEST
