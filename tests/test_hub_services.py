@@ -1,7 +1,9 @@
 """PostgreSQL and S3: two hub processes and two workers beside one another, and the same model as from files alone."""
 
 import concurrent.futures
+import datetime
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from tests.hub_process import Net, Served
 from tests.hub_services import S3, Postgres, postgres, s3
 
 from fusionlearn import datasets, file, run, settings
+from fusionlearn.agent import wire
 
 pytest.importorskip("fastapi", reason='a hub is needed: pip install "fusionlearn[hub]"')
 psycopg = pytest.importorskip("psycopg", reason='PostgreSQL needs psycopg: pip install "fusionlearn[postgresql]"')
@@ -189,6 +192,33 @@ def test_a_bucket_that_is_not_there_is_told(
         with pytest.raises(refusal.Refusal, match="file store cannot be reached"):
             Store("s3://another/hub").check()
     assert len(caplog.messages) == 1 and "404 Not Found" in caplog.messages[0]
+
+
+def test_a_store_that_is_silent_is_given_up(services: tuple[Postgres, S3], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes connections and never answers: a client is told within its own patience, and the hub goes on after."""
+    from fusionlearn.hub import refusal
+    from fusionlearn.hub import store as module
+
+    for name, value in services[1].environment.items():
+        monkeypatch.setenv(name, value)
+    assert datetime.timedelta(seconds=wire.TIMEOUT) > module.ANSWER + module.TRYING
+    monkeypatch.setattr(module, "ANSWER", datetime.timedelta(seconds=1))
+    monkeypatch.setattr(module, "TRYING", datetime.timedelta(seconds=0.5))
+    store = module.Store(services[1].url)
+    store.put("blobs/00/silent", b"x")
+    services[1].process.send_signal(signal.SIGSTOP)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            asked = [
+                pool.submit(store.put, "blobs/00/more", b"y"), pool.submit(store.get, "blobs/00/silent"),
+                pool.submit(store.check),
+            ]  # fmt: skip
+            for each in asked:
+                with pytest.raises(refusal.Refusal, match="nothing was taken"):
+                    each.result(timeout=100)
+    finally:
+        services[1].process.send_signal(signal.SIGCONT)
+    assert store.get("blobs/00/silent") == b"x"
 
 
 def test_a_database_that_lets_nobody_in_is_one_sentence(services: tuple[Postgres, S3], tmp_path: Path) -> None:

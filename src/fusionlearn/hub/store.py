@@ -8,6 +8,7 @@ obstore would rename before anything is on the disk, and leave the syncing to th
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import os
 import secrets
@@ -22,6 +23,8 @@ from fusionlearn.hub.refusal import Refusal, unavailable
 
 PIECE = 2**20  # bytes read at a time
 MULTIPART = 8 * 2**20  # bytes from which an object travels in parts
+ANSWER = datetime.timedelta(seconds=25)  # a cloud's one answer; an agent waits for the hub's a minute
+TRYING = datetime.timedelta(seconds=20)  # how long a request that failed is tried again
 ORPHAN_AGE = 24 * 3600.0  # seconds after which bytes that no row names are swept
 
 
@@ -245,11 +248,17 @@ def _sync(place: Path) -> None:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """An S3 endpoint on plain HTTP (a test's, or one behind a private network) needs saying."""
+    """A store that is silent is given up while the hub's client still waits.
+
+    An S3 endpoint on plain HTTP (a test's, or one behind a private network) needs saying.
+    """
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    if url.startswith("s3") and endpoint.startswith("http://"):
-        return {"client_options": {"allow_http": True}}
-    return {}
+    plain = url.startswith("s3") and endpoint.startswith("http://")
+    client: dict[str, Any] = {"timeout": ANSWER, "connect_timeout": datetime.timedelta(seconds=5)}
+    return {
+        "client_options": {**client, **({"allow_http": True} if plain else {})},
+        "retry_config": {"max_retries": 5, "retry_timeout": TRYING},
+    }
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from fusionlearn.errors import SettingsError
 
 BUSY_MS = 20_000  # how long SQLite waits for another writer
 LATEST = "0001"  # the revision in migrations/ that makes these tables
+GIVE_UP = {"connect_timeout": 10, "tcp_user_timeout": 20_000}  # seconds, ms: PostgreSQL's machine may just be gone
 METADATA = sa.MetaData()
 _Digest = sa.String(64)
 
@@ -199,7 +200,9 @@ def engine(url: str) -> sa.Engine:
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise SettingsError(f"a hub keeps its tables in sqlite or postgresql, not in {parsed.get_backend_name()}.")
     if parsed.get_backend_name() == "postgresql":
-        return sa.create_engine(parsed, pool_size=8, max_overflow=24, pool_pre_ping=True, pool_timeout=10)
+        return sa.create_engine(
+            parsed, pool_size=8, max_overflow=24, pool_pre_ping=True, pool_timeout=10, connect_args=GIVE_UP
+        )
     if parsed.database:
         _own_file(Path(parsed.database))
     made = sa.create_engine(parsed, pool_size=8, max_overflow=24, connect_args={"timeout": BUSY_MS / 1000})
