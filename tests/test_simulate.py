@@ -364,6 +364,14 @@ def interrupted(folder: Path, *arguments: object, group: bool, seeds_first: int)
     return subprocess.CompletedProcess([], process.returncode, stdout, stderr)
 
 
+def test_workers_compute_on_one_thread_and_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with Processes(1) as pool:
+        assert list(pool(os.getenv, ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])) == ["1", "1"]
+    assert os.environ["OMP_NUM_THREADS"] == "3" and "MKL_NUM_THREADS" not in os.environ
+
+
 @pytest.mark.parametrize(
     ("runner", "group"), [("serial", True), ("processes", True), ("processes", False), ("dask", True)]
 )

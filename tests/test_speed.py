@@ -11,13 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fusionlearn as fl
 from benchmarks import gram, many, start, tables
 from benchmarks import run as bench
 from benchmarks.measure import MIB, best_of
-from fusionlearn import file, run, threads
+from fusionlearn import file, network, run, threads, training
+from fusionlearn.problem import Problem
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="how memory is told differs")
 
@@ -47,6 +49,22 @@ def test_fusing_costs_little_more_than_checking(answers: tuple[fl.Task, list[Pat
     seconds = best_of(4, {"few": lambda: fuse(paths[:4]), "many": lambda: fuse(paths), "floor": floor})
     # 2.2; it was 4.2 before an update's arrays took the place of the last one's
     assert seconds["many"] - seconds["few"] <= 3.2 * seconds["floor"], seconds
+
+
+def test_small_clients_learn_faster_together_than_one_after_another() -> None:
+    problem = Problem("binary", ("a", "b"), tuple(f"x{i}" for i in range(32)), (1.0,) * 32, 100_000)
+    rng = np.random.default_rng(0)
+    jobs = [training.Job(rng.uniform(-1, 1, (80, 32)), rng.integers(0, 2, 80), seed) for seed in range(60)]
+    text, settings = "mlp:hidden=64", training.Training(epochs=1, batch_size=8)
+    start = network.initial(text, problem)
+    seconds = best_of(
+        3,
+        {
+            "together": lambda: training.fit_many(text, problem, start, jobs, settings),
+            "alone": lambda: [training.fit(text, problem, start, job, settings) for job in jobs],
+        },
+    )
+    assert seconds["alone"] >= 3 * seconds["together"], seconds  # 10
 
 
 FUSE_COPIES = r"""

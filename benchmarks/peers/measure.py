@@ -33,9 +33,9 @@ FOLDER = Path(__file__).resolve().parent
 RESULT = bench.RESULTS / "peers.json"
 ALWAYS = ("floor 2", "ours")
 PACKAGE = {"flower": "flwr", "blazefl": "blazefl", "pfl": "pfl", "fedlab": "fedlab"}
-CLIENTS = {"mlp": 100, "cnn": 20}
+CLIENTS = {"mlp": 100, "cnn": 10}
 PAUSE = 0.1  # seconds between looks at the memory
-REPEATS = {"mlp": 2, "cnn": 1}
+REPEATS = {"mlp": 1, "cnn": 1}
 SMALL = {"clients": 100, "rows": 320, "features": 32, "hidden": 64, "classes": 10, "rate": 0.05}
 
 

@@ -24,10 +24,12 @@ def main() -> None:
         fl.ClassLabel("y", tuple((str(code), (code,)) for code in range(work.CLASSES))),
         method=method, privacy=fl.Privacy("none", "allow"),
     )  # fmt: skip
-    parts = [work.rows(client) for client in range(work.CLIENTS)]
-    data = {"x": np.concatenate([x for x, _ in parts]), "y": np.concatenate([y for _, y in parts])}
-    places = np.split(np.arange(len(data["y"])), work.CLIENTS)
-    found = simulate(task, data, places, runner="processes", workers=2)
+    x = np.empty((work.CLIENTS * work.ROWS, work.SIDE**2), np.float32)
+    y = np.empty(len(x), np.int64)
+    places = np.split(np.arange(len(x)), work.CLIENTS)
+    for client, here in enumerate(places):
+        x[here], y[here] = work.rows(client)
+    found = simulate(task, {"x": x, "y": y}, places, runner="processes", workers=2)
     x, y = work.rows(work.TEST)
     print(json.dumps({"accuracy": fl.evaluate(found.model, {"x": x, "y": y})["accuracy"]}))
 
