@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests import hub_world as world
 from tests.hub_client import Client
+from tests.hub_process import Served
 
 from fusionlearn import file
 
@@ -138,3 +141,17 @@ def test_the_tables_are_those_of_the_last_migration() -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(tables.__file__).parent / "migrations"))
     assert ScriptDirectory.from_config(config).get_current_head() == tables.LATEST
+
+
+def test_a_head_without_end_ends_the_connection(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        port = int(served.url.rsplit(":", 1)[1])
+        for head in (b"x-long: " + b"x" * 2**20, b"x: y\r\n" * 2**17):
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+                said = b""
+                with contextlib.suppress(ConnectionError):  # it may be cut while this is still being sent
+                    connection.sendall(b"GET /v1/health HTTP/1.1\r\nhost: x\r\n" + head)
+                    while piece := connection.recv(4096):
+                        said += piece
+                assert said[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431")
+        assert httpx.get(f"{served.url}/v1/health").status_code == 200
