@@ -66,6 +66,16 @@ def test_finished_seeds_are_not_run_again(found: dict[str, Any], monkeypatch: py
     assert again["table"]["rows"][0]["value"] == found["table"]["rows"][0]["value"]
 
 
+def test_a_further_method_leaves_the_rivals_as_they_are(found: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    known = json.loads(json.dumps({name: found[name] for name in ("settings", "seeds", "tuning")}))
+    for part in ("_tune", "run_cell", "attack_cell", "pooled"):
+        monkeypatch.setattr(compare, part, lambda *_, **__: pytest.fail("it was run again"))
+    question = dataclasses.replace(QUESTION, methods=("ensemble",))
+    with open_runner("serial") as runner:
+        again = compare.compare(question, test_simulate.table(), runner, known=known)
+    assert [row["name"] for row in again["table"]["rows"]][:3] == ["ridge", "ensemble", "FedAvg, same head"]
+
+
 def test_test_rows_choose_nothing():
     """Learning rates are the same whatever the labels of the test rows are."""
     data = test_simulate.table()

@@ -771,7 +771,8 @@ def _one_seed(
         keep()
 
     _one_shot_rows(question, tasks, rows, seed, metric, runner, steps, found, note)
-    steps.say(f"seed {seed}: rivals, {question.rounds} rounds each")
+    if "pooled" in found and set(tuning) <= set(found["rivals"]):
+        return
     views = _views(question, rows)
     _rival_rows(question, views, seed, metric, tuning, runner, steps, found, note)
     if "pooled" not in found:
@@ -833,12 +834,15 @@ def _rival_rows(
             for name, entry in tuning.items()
         }
         left = [name for name in tuning if name not in known]
+        if left:
+            steps.say(f"seed {seed}: rivals, {question.rounds} rounds each")
         for name, curve in zip(left, runner(run_cell, [cells[name] for name in left]), strict=True):
             known[name] = _rival_row(curve, question.rounds, question.network, len(views["own"].clients))
             note()
         if seed == question.first_seed:
-            steps.say(f"seed {seed}: membership attacks on what the server sees")
             left = [name for name in tuning if "attack" not in known[name]]
+            if left:
+                steps.say(f"seed {seed}: membership attacks on what the server sees")
             for name, best in zip(left, runner(attack_cell, [cells[name] for name in left]), strict=True):
                 known[name]["attack"] = best
                 note()
