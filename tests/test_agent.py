@@ -29,7 +29,8 @@ from tests.hub_process import Served
 from fusionlearn import cli, file, keys, run
 from fusionlearn.agent import contact, site, wire
 from fusionlearn.agent.site import Contact
-from fusionlearn.errors import HubError, SettingsError, SignatureError
+from fusionlearn.errors import FusionlearnError, HubError, SettingsError, SignatureError
+from fusionlearn.types import Model
 
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "hospitals"
@@ -429,6 +430,22 @@ def test_a_model_by_anybody_else_is_refused():
         hub = hub_at(server)
         contact.meet(hub)
         assert contact.fetch_model(hub, Contact(hub.url, "p", file.digest(task))).task == file.digest(task)
+
+
+def test_a_model_altered_in_any_one_bit_is_refused():
+    """Offline, by its file alone: two thousand bits, spread over the header, the signature and the arrays."""
+    task = rounds.task()
+    content = file.to_bytes(file.sign(run.fuse(task, rounds.updates(task))[0], rounds.key(0)))
+    rng, passed = np.random.default_rng(17), []
+    for bit in map(int, rng.choice(8 * len(content), size=2000, replace=False)):
+        altered = bytearray(content)
+        altered[bit // 8] ^= 1 << (bit % 8)
+        try:
+            file.from_bytes(bytes(altered), Model)
+        except FusionlearnError:
+            continue
+        passed.append((bit // 8, bytes(content[bit // 8 - 8 : bit // 8 + 8])))
+    assert passed == []
 
 
 @pytest.mark.parametrize("wrong", ["signature", "sha256", "update", "bytes", "hub", "shape"])
