@@ -127,6 +127,30 @@ def test_what_is_said_together_is_the_formula_of_the_docstring(temper):
     assert densities.together([TWO, ONE], SAID[::-1], x, temper) == pytest.approx(found, rel=1e-12)
 
 
+def test_whose_rows_lie_about_a_point_is_the_formula_of_the_docstring():
+    within = (30 * (0.4 * np.array([1.0, 2]) + 0.6 * np.array([0.5, 1])) + 10 * np.ones(2) + 60 * np.full(2, 3.0)) / 100
+    x = np.array([[0.3, 0.4], [5.0, -3.0]])
+
+    def normal(mean, variance):
+        blended = 0.7 * np.asarray(variance) + 0.3 * within
+        return np.prod(np.exp(-0.5 * (x - mean) ** 2 / blended) / np.sqrt(2 * np.pi * blended), axis=1)
+
+    of_one = 30 * (0.4 * normal([0, 0], [1, 2]) + 0.6 * normal([1, 1], [0.5, 1])) + 10 * normal([2, -1], [1, 1])
+    of_two = 60 * normal([1, 0], [3, 3])
+    assert densities.shares([ONE, TWO], x) == pytest.approx(np.stack([of_one, of_two]) / (of_one + of_two), rel=1e-9)
+    far = densities.shares([ONE, TWO], np.array([[1e9, -1e9]]))
+    assert np.isfinite(far).all() and far.sum() == pytest.approx(1)
+
+
+def test_many_columns_are_trusted_like_ten_where_rows_were_drawn():
+    def found(width):
+        parts = [Mixture(np.ones(1), np.full((1, width), at), np.ones((1, width))) for at in (0.0, 0.5)]
+        return densities.shares([Densities(np.ones(1), {0: part}) for part in parts], np.full((1, width), 0.4))
+
+    assert found(40) == pytest.approx(found(10))
+    assert found(5) != pytest.approx(found(10))
+
+
 def test_many_columns_are_trusted_like_one():
     def found(width):
         parts = [Mixture(np.ones(1), np.full((1, width), at), np.ones((1, width))) for at in (0.0, 0.5)]

@@ -10,10 +10,11 @@ Unlabelled public rows in the task's prior (`public_rows`) are taught as well, b
 as what it moved from the prior, in int8 with a scale a channel. The server averages the students by rows and, in the
 head, by the rows of each class. Then the average goes on to learn from the students together, on rows without labels:
 the server's own (`fuse(public=…)`) and, with `components`, rows drawn from Gaussian mixtures that the clients send of
-the features of each of their classes. A student is heard about class c by its client's share of that class's rows and,
-with `components`, where they lie (as in `ensemble`); it compares the classes its client holds. Without densities that
-finds the class but not how sure one may be, as clients with one class always say that one: then the class is what is
-learned. With coding "fixed" the students are sums of integers instead: eight times the bytes, and additive.
+the features of each of their classes. A student, which compares the classes its client holds, is heard by the client's
+share of the rows about a point, as the mixtures tell it. Without them it is heard about a class by the share of that
+class's rows; that finds the class but not how sure one may be, as clients with one class always say that one: then the
+class is what is learned. With coding "fixed" the students are sums of integers instead: eight times the bytes, and
+additive.
 
 Update
     network.NAME  as the weights  int8     what the student moved, in multiples of scale.NAME; float32 for vectors
@@ -291,7 +292,8 @@ class Distill(Method):
         if problem.labels:
             said = [_compared(scores, count > 0) for scores, count in zip(said, held, strict=True)]
         if clients:
-            return densities.together(clients, said, rows)
+            heard = densities.shares(clients, rows)[:, :, None]
+            return np.asarray(sum(part * words for part, words in zip(heard, said, strict=True)))
         share = held / np.maximum(held.sum(axis=0), 1.0)
         mixed = sum(part * words for part, words in zip(share, said, strict=True))
         return sums.one_hot(np.argmax(mixed, axis=1), problem.num_classes) if problem.labels else np.asarray(mixed)
