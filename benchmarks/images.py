@@ -11,7 +11,8 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Sequence
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,74 @@ def keep(name: str, result: dict[str, Any]) -> None:
 
 def _name(item: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(item.get(part)) for part in ("row", "rival", "features"))
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+TABLES = (
+    ("Frozen encoders", (("cifar10_features", "cifar10"),)),
+    ("From scratch", (("cifar10_scratch", "cifar10_scratch"), ("mnist", "mnist"))),
+)  # results, and the task of published.toml
+HEAD = ("data", "clients", "method", "sent, once", "fused", "pooled", "a client alone, mean")
+
+
+def section() -> Iterator[str]:
+    """Of docs/benchmarks.md: all images, ours in two tables that are never mixed, and what others published."""
+    folder = Path(__file__).parent
+    published = tomllib.loads((folder / "published.toml").read_text())["figure"]
+    yield "## All images, one upload each\n"
+    yield "Accuracy on the test images, the same at every split of a row; settings were chosen on images held back.\n"
+    for title, results in TABLES:
+        lines, others = [], []
+        for name, task in results:
+            path = RESULTS / f"{name}.json"
+            if not path.exists():
+                continue
+            found = json.loads(path.read_text())
+            lines += [_line(found, row) for row in found["rows"]]
+            lines += [
+                (found["data"], "the same",
+                 f"{rival['rival']} as we run it, {rival['features'].removesuffix(', as published')}",
+                 f"{rival['upload_bytes'] / 1e6:.1f} MB", f"{rival['accuracy']:.1f} %", "", "")
+                for rival in found.get("rivals", [])
+            ]  # fmt: skip
+            data = found["data"].partition(",")[0]
+            others += [entry | {"data": data} for entry in published if entry["task"] == task]
+        if lines:
+            yield f"### {title}: all images\n"
+            yield _table(HEAD, lines)
+        if others:
+            yield "Published, of **their data and their partition**: not to be ranked with the above (°: by a transcript).\n"
+            yield _table(
+                ("what", "accuracy", "source"),
+                [
+                    (
+                        f"{entry['data']}: {entry['what']}",
+                        entry["value"] + "°" * (entry["seen"] == "transcript"),
+                        entry["source"],
+                    )
+                    for entry in others
+                ],
+            )
+
+
+def _line(found: dict[str, Any], row: dict[str, Any]) -> tuple[str, ...]:
+    splits = row["splits"]
+    kinds = sorted({split["split"] for split in splits})
+    reached = sorted({split["accuracy"] for split in splits})
+    alone = [split["mean_local"] for split in splits if "mean_local" in split]
+    return (
+        found["data"],
+        f"{splits[0]['clients']}, {' and '.join(kinds)}, {len(splits)} split{'s' * (len(splits) > 1)}",
+        row["row"],
+        f"{max(split['upload_bytes'] for split in splits) / 1e6:.1f} MB",
+        f"**{reached[0]:.1f} %**" if len(reached) == 1 else f"**{reached[0]:.1f} to {reached[-1]:.1f} %**",
+        f"{row['pooled']:.1f} %",
+        f"{np.mean(alone):.1f} %" if alone else "",
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    from benchmarks import sections
+
+    return sections.table(head, rows)

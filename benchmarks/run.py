@@ -34,6 +34,7 @@ NAMES = ("gram", "many", "tables", "start", "hospitals", "digits", "simulate_man
 # modules with a `section`, in the page's order
 SECTIONS = (
     "compare",
+    "images",
     "auto",
     "preset",
     "hospitals",
