@@ -214,23 +214,17 @@ def section() -> Iterator[str]:
                 for rival in found.get("rivals", [])
             ]  # fmt: skip
             data = found["data"].partition(",")[0]
-            others += [entry | {"data": data} for entry in published if entry["task"] == task]
+            others += [
+                (data, entry["what"], entry["value"] + "°" * (entry["seen"] == "transcript"), entry["source"])
+                for entry in published
+                if entry["task"] == task
+            ]
         if lines:
             yield f"### {title}: all images\n"
             yield _table(HEAD, lines)
         if others:
-            yield "Published, of **their data and their partition**: not to be ranked with the above (°: by a transcript).\n"
-            yield _table(
-                ("what", "accuracy", "source"),
-                [
-                    (
-                        f"{entry['data']}: {entry['what']}",
-                        entry["value"] + "°" * (entry["seen"] == "transcript"),
-                        entry["source"],
-                    )
-                    for entry in others
-                ],
-            )
+            yield "Published, of **their data and their partition**: not to be ranked with ours (° read in a transcript).\n"
+            yield _table(("data", "what", "accuracy", "source"), others)
 
 
 def _line(found: dict[str, Any], row: dict[str, Any]) -> tuple[str, ...]:
