@@ -223,7 +223,7 @@ def section() -> Iterator[str]:
             yield f"### {title}: all images\n"
             yield _table(HEAD, lines)
         if others:
-            yield "Published, of **their data and their partition**: not to be ranked with ours (° read in a transcript).\n"
+            yield "Published, of **their data and their partition**, not to be ranked with ours (° by a transcript).\n"
             yield _table(("data", "what", "accuracy", "source"), others)
 
 
