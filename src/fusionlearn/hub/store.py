@@ -182,10 +182,12 @@ class Incoming:
                 while view:
                     view = view[os.write(self._handle, view) :]
 
-    def sync(self) -> None:
-        """Bring what was written to the disk."""
+    def sync(self, name: str) -> None:
+        """Bring what was written to the disk, ready to be kept under this name."""
         with _refusing():
             os.fsync(self._handle)
+            if self.store.folder is not None:
+                self.store.prepare((self.store.folder / name).parent)
 
     def content(self) -> bytes:
         """What was written, whole."""

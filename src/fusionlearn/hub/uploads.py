@@ -143,7 +143,7 @@ class Uploads:
         """
         done: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
         if isinstance(body, Incoming):
-            synced = self._pool.submit(body.sync)  # while it is checked
+            synced = self._pool.submit(body.sync, blob(sha256))  # while it is checked
             self._large.submit(self._come, project, key, task_digest, digest, body, sha256, done, synced)
         else:
             self._check.submit(self._come, project, key, task_digest, digest, body, sha256, done)
