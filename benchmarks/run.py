@@ -48,12 +48,15 @@ SECTIONS = (
     "translation",
     "hub_ingest",
     "hub_exchange",
+    "peers.page",
 )
 COMPARED = ("heart", "homes")  # of benchmarks/tasks, those that `make bench` compares anew
 FULL = (  # modules and what they are given; each needs $FUSIONLEARN_DATA and says what it lacks
     ("compare", "--fresh"), ("auto",), ("amazon",), ("cifar10_scratch",), ("cifar10_features",), ("mnist",),
     ("distill", "heart"), ("distill", "mnist"), ("distill_frozen", "cifar10"), ("distill_frozen", "amazon"),
-    ("distill_frozen", "office"), ("synthesize",), ("upload_sizes",), ("client_cost",),
+    ("distill_frozen", "office"), ("synthesize",), ("upload_sizes",), ("client_cost",), ("peers.measure", "small"),
+    ("peers.measure", "mlp", "floor 1", "flower", "blazefl", "pfl", "fedlab"),
+    ("peers.measure", "cnn", "floor 1", "flower", "blazefl", "pfl", "fedlab"),
 )  # fmt: skip
 HUBS = ("hub_ingest", "hub_exchange")  # print what they find, as NAMES do; minutes of a machine of their own
 LIBRARIES = ("fusionlearn", "numpy", "safetensors", "cryptography", "scikit-learn")
