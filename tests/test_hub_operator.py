@@ -120,6 +120,11 @@ def test_of_many_clients_one_can_be_left_out_and_late_ones_let_in(tmp_path: Path
         while worker.step(hub, "w"):
             pass
         assert "Model 2" in client("GET", f"/tasks/{task}", headers=cookie).content.decode()
+        # The only owner cannot be revoked: the page says why, and nothing that a stranger's link would have it say.
+        form_body = urlencode({"token": token, "key": world.public(world.OWNER)}).encode()
+        there = client("POST", "/keys/revoke", None, form_body, headers=form).headers["location"]
+        assert b"only owner" in client("GET", there, headers=cookie).content
+        assert b"telephone" not in client("GET", there.replace("owner", "telephone"), headers=cookie).content
         listed = {row["name"]: row["state"] for row in uploads.listed(hub, owner, task)}
         assert listed["site 2"] == "excluded" and listed["site 1"] == "counted"
         keys_page = client("GET", "/keys", headers=cookie).content.decode()
