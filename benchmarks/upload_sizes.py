@@ -36,7 +36,7 @@ from fusionlearn.types import Update
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 HEADER = 2_000  # bytes of an update that are no arrays, at most
-LOCAL = 1_024  # features of heads and Gaussians that each client makes alone, of far fewer rows
+LOCAL = 512  # features of heads and Gaussians that each client makes alone, of far fewer rows
 WIDEST = 2_300  # mixtures of features: what ridge in 32 bits needs for 10 MB
 TEACHER = "forest:trees=30"
 PLOTS = sections.ROOT / "docs" / "plots"
@@ -102,7 +102,7 @@ def digits() -> Question:
     raw, counts = Features(pixels, pixels[public], 1.0), Features(found.data, found.data[public], 16.0)
     return Question(
         "Digits, 898 images of 8 × 8, 10 clients, Dirichlet 0.1", tuple(map(str, range(10))), y, y[public], split,
-        cosines, 2_000, mixed, 64, raw, lambda _: counts, (64,), 20, 0.02, METHODS,
+        cosines, 1_024, mixed, 64, raw, lambda _: counts, (64,), 20, 0.02, METHODS,
     )  # fmt: skip
 
 
@@ -387,8 +387,10 @@ def plots() -> None:
             axes.plot(sizes, values, color=COLOURS[name], lw=1.8, marker="o", ms=4.5, clip_on=False)
             ends.append((name, sizes[-1], values[-1]))
         axes.set_xscale("log")
-        axes.set_xlim(3e3, 1.2e7)
-        axes.set_xticks(SIZES, [size_text(size) for size in SIZES])
+        least = min(axes.dataLim.x0, 5e3)
+        ticks = [size for size in (1_000, *SIZES) if size >= least]
+        axes.set_xlim(0.7 * least, 1.2e7)
+        axes.set_xticks(ticks, [size_text(size) for size in ticks])
         axes.minorticks_off()
         low, high = axes.get_ylim()
         for (name, size, value), place in zip(ends, spread([end[2] for end in ends], (high - low) / 24), strict=True):
@@ -416,6 +418,9 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
         for k in close:
             middle = (places[k] + places[k + 1]) / 2
             places[k], places[k + 1] = middle - gap / 2, middle + gap / 2
+    places[-1] = min(places[-1], max(values))  # none above the highest value
+    for k in range(len(places) - 2, -1, -1):
+        places[k] = min(places[k], places[k + 1] - gap)
     result = np.empty(len(places))
     result[order] = places
     return result.tolist()
