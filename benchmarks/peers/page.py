@@ -89,7 +89,9 @@ def _bars(sittings: list[Mapping[str, Any]]) -> Iterator[str]:
             bar = 0.8
             why = (
                 " Two thirds of a step are convolutions, which run at the processor's peak whoever calls them; what is "
-                "saved is the loading of torch's compiler, the layout in memory and rectifying after pooling."
+                "saved is the loading of torch's compiler, the layout in memory and rectifying after pooling. With "
+                "fewer clients than the bar's 100 loading counts for more. Ours holds more memory than the others but "
+                "Flower: updates of eight bytes a weight wait to be added."
             )
         worst = [max(part) for part in zip(*taken, strict=True)]
         busy = any(one["load"] > CORES for one in sittings if one["network"] == network)
