@@ -419,6 +419,8 @@ def _cells(kept: Mapping[str, Any], key: str) -> tuple[str, str]:
 
 
 def _points(gain: Mapping[str, float]) -> str:
+    if gain["low"] == gain["high"]:  # one partition tells no interval
+        return f"{100 * gain['mean']:+.1f} points"
     return f"{100 * gain['mean']:+.1f} points ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
 
 
