@@ -1,7 +1,9 @@
 """Accuracy against the size of the upload: every method at 10 kB, 100 kB, 1 MB and 10 MB, on three tasks.
 
-    FUSIONLEARN_DATA=… python -m benchmarks.upload_sizes [NAME...] [--seeds 3]     → results/upload_sizes.json
-    python -m benchmarks.upload_sizes --plot                                       → docs/plots/upload-NAME.svg
+    FUSIONLEARN_DATA=… python -m benchmarks.upload_sizes [NAME...] [--seeds 3]     what is not measured yet, and plots
+    python -m benchmarks.upload_sizes --plot                                       plots alone
+
+writes results/upload_sizes.json and docs/plots/upload-NAME.svg.
 
 At each size a method takes the largest model of its kind that fits, by a rule fixed beforehand and the same for all
 tasks (`fitted`); nothing is tuned, settings are the defaults. Sums, heads and Gaussians get more features, forests more
@@ -19,6 +21,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -305,20 +308,26 @@ def main() -> None:
         return
     path = sections.RESULTS / "upload_sizes.json"
     for task in given.names or TASKS:
-        question = TASKS[task]()
-        for name in question.methods:
-            for size in SIZES:
-                found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"tasks": {}}
-                methods = found["tasks"].setdefault(task, {"about": question.about, "methods": {}})["methods"]
-                points = methods.setdefault(name, {})
-                known = points.get(str(size), {})
-                if len(known.get("seeds", ())) >= given.seeds or "least" in known:
-                    continue
-                points[str(size)] = point(question, name, size, given.seeds, points)
-                print(task, name, size, json.dumps(points[str(size)]["summary"]), file=sys.stderr, flush=True)
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-                found |= {"machine": machine(), "peak_mib": max(found.get("peak_mib", 0), peak)}
-                path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        measure(task, path, given.seeds)
+    plots()
+
+
+def measure(task: str, path: Path, seeds: int) -> None:
+    """The points of one task that the result lacks, each kept at once."""
+    question = TASKS[task]()
+    for name in question.methods:
+        for size in SIZES:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"tasks": {}}
+            methods = found["tasks"].setdefault(task, {"about": question.about, "methods": {}})["methods"]
+            points = methods.setdefault(name, {})
+            known = points.get(str(size), {})
+            if len(known.get("seeds", ())) >= seeds or "least" in known:
+                continue
+            points[str(size)] = point(question, name, size, seeds, points)
+            print(task, name, size, json.dumps(points[str(size)]["summary"]), file=sys.stderr, flush=True)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            found |= {"machine": machine(), "peak_mib": max(found.get("peak_mib", 0), peak)}
+            path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def point(question: Question, name: str, size: int, seeds: int, points: dict[str, Any]) -> dict[str, Any]:
@@ -435,6 +444,7 @@ def section() -> Iterator[str]:
     yield (
         "Every method at 10 kB, 100 kB, 1 MB and 10 MB: the largest model of its kind that fits, by one rule for all "
         "tasks; nothing is tuned for a size. Fused accuracy in per cent, mean of the seeds (see the JSON). "
+        "Networks start from public rows, on heart disease from random weights. "
         "*not below*: the kind has no smaller model. ↑: no larger one; the figure is that of the size before.\n"
     )
     for task, told in found["tasks"].items():
