@@ -37,7 +37,7 @@ class Served:
         self.url = ""
         self.ready = 0.0  # seconds from the start until it answered
 
-    def start(self, seconds: float = 30.0) -> Served:
+    def start(self, seconds: float = 100.0) -> Served:
         """Start and wait until it is ready."""
         began = time.monotonic()
         where = [] if "--database" in self.options else ["--data", self.folder / "data"]
