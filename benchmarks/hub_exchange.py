@@ -21,7 +21,7 @@ import numpy as np
 
 import fusionlearn as fl
 from benchmarks import sections
-from benchmarks.hub_ingest import PROJECT, enrol, floor, hub
+from benchmarks.hub_ingest import PROJECT, busy, enrol, floor, hub
 from fusionlearn import file, http_signature, keys
 from fusionlearn.methods.average import Average
 
@@ -173,7 +173,8 @@ def section() -> Iterator[str]:
     yield (
         f"{found['clients']} updates of {found['bytes'] / 1e6:.2f} MB up, fused, the model of "
         f"{best['model_bytes'] / 1e6:.2f} MB down to each client, over loopback; the best of {len(found['rounds'])} "
-        f"rounds. Fusing alone, without a hub, takes {found['fuse_alone']:.3f} s. The bar is twice the floor.\n"
+        f"rounds. Fusing alone, without a hub, takes {found['fuse_alone']:.3f} s. The bar is twice the floor."
+        f"{busy(found)}\n"
     )
     yield sections.table(
         ("", "up", "fused", "down", "together"),
