@@ -251,8 +251,8 @@ def busy(found: Mapping[str, Any]) -> str:
         return ""
     return (
         f" Measured while others used the machine and its disk (load {load:.0f} on {cores} cores): the floor, which "
-        f"waits for the disk after each upload, is slowed more by that than the hub, whose uploads wait together, so the "
-        f"ratio says little about an idle machine."
+        f"waits for the disk after each upload, is slowed more by that than the hub, whose uploads wait together, so "
+        f"the ratio says little about an idle machine."
     )
 
 
