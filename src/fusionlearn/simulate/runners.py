@@ -27,7 +27,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver
 from multiprocessing.context import SpawnContext
 from typing import Any, Protocol, TypeVar
 
@@ -198,6 +197,7 @@ def _context() -> Any:
     """
     if sys.platform != "linux":
         return _Spawn()
+    from multiprocessing import forkserver  # Windows has none
     from multiprocessing.context import ForkServerContext
 
     class Fork(_Remembering, ForkServerContext):  # type: ignore[misc]
