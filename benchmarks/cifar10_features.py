@@ -129,11 +129,9 @@ def row(
     problem = problem_of(LABELS, (10.0,) * x.shape[1], 60_000)
     sums, fuse = partial(shared.sums, word=word), partial(shared.fuse, word=word)
     everyone = np.arange(len(x))
-    validation = None
-    if alone:
-        held = np.random.default_rng(VALIDATION_SEED).permutation(len(x))
-        chosen, _ = fuse([sums(x, y, np.sort(held[VALIDATION:]), problem)], problem)
-        validation = accuracy(scores(chosen, x[held[:VALIDATION]]), y[held[:VALIDATION]])
+    held = np.random.default_rng(VALIDATION_SEED).permutation(len(x))
+    chosen, _ = fuse([sums(x, y, np.sort(held[VALIDATION:]), problem)], problem)
+    validation = accuracy(scores(chosen, x[held[:VALIDATION]]), y[held[:VALIDATION]])
     pooled, findings = fuse([sums(x, y, everyone, problem)], problem)
     result: dict[str, Any] = {
         "row": name, "features": x.shape[1], "validation": validation, "penalty": findings["penalty"],
@@ -183,16 +181,11 @@ def main() -> None:
     half = sketch.most_features(Ridge(word=32), wide, {}, SMALL_BYTES - 16 * 1024)
     chosen = sys.argv[1:] or ["small", "rivals", "half", "large"]
     mixed = projected(x, prior, LARGE if "large" in chosen else half if "half" in chosen else small)
-    ends = [splits[0], splits[-1]]
-    for name, width, some, alone, word in (
-        ("small", small, splits, 3, 64),
-        ("half", half, ends, 0, 32),
-        ("large", LARGE, ends, 0, 64),
-    ):
+    for name, width, alone, word in (("small", small, 3, 64), ("half", half, 0, 32), ("large", LARGE, 0, 64)):
         if name in chosen:
             cut = np.ascontiguousarray(mixed[:, :width])
             title = f"{name}: project {width}, ridge in {word} bits"
-            told = row(title, cut[:50_000], y, cut[50_000:], test_y, some, alone, word)
+            told = row(title, cut[:50_000], y, cut[50_000:], test_y, splits, alone, word)
             told["download_bytes"] = 4 * (WIDTH + WIDTH * width)
             result["rows"].append(told)
             keep("cifar10_features", result)
