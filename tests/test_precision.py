@@ -13,6 +13,7 @@ from fusionlearn.methods.distill_head import DistillHead
 from fusionlearn.methods.gaussian import Gaussian
 from fusionlearn.methods.naive_bayes import NaiveBayes
 from fusionlearn.methods.ridge import Ridge
+from fusionlearn.problem import Problem
 
 COLUMNS = {"x": fl.Vector(40, -5, 5, center=0, scale=1)}
 LABEL = fl.ClassLabel("kind", {"a": ["0"], "b": ["1"], "c": ["2"]})
@@ -111,3 +112,20 @@ def test_a_task_with_64_bits_is_written_as_before_there_was_a_choice():
     assert plugin.to_json(Ridge(word=32))["settings"]["word"] == 32
     for word in (64, 32):
         assert method.from_json(plugin.to_json(Ridge(word=word))) == Ridge(word=word)
+
+
+def test_rounding_is_not_taken_for_evidence():
+    """Features in which rows hardly differ: with 32 bits the smallest penalty looks best, and fits the rounding."""
+    rng, mix = np.random.default_rng(0), np.random.default_rng(7)
+    few, kinds = np.random.default_rng(99).integers(0, 2, (300, 14)), np.random.default_rng(5).integers(0, 5, 300)
+    which = rng.integers(0, 300, 450)
+    x = np.cos(few[which] @ mix.normal(size=(14, 400)) / 2 + mix.uniform(0, 6.28, 400))
+    y = np.where(rng.random(450) < 0.05, rng.integers(0, 5, 450), kinds[which])
+    of = Problem("multiclass", tuple("abcde"), tuple(f"x{j}" for j in range(400)), (1.0,) * 400, 1_000_000)
+    largest = {}
+    for word in (64, 32):
+        subject = Ridge(word=word)
+        sums = [subject.summarize({"x": x[k::5], "y": y[k::5]}, of, {}, rng=rng) for k in range(5)]
+        model, _ = subject.fuse(sums, of, {}, rng=rng)
+        largest[word] = np.abs(model["weights"]).max()
+    assert largest[32] < 3 * largest[64]  # without care for it, ten times as large

@@ -27,6 +27,7 @@ from fusionlearn.errors import UpdateError
 from fusionlearn.fixed import FixedPoint, Word, pack, sum_blocks, unpack
 from fusionlearn.problem import Problem
 
+STEPS = 1.0  # of a grid, that an entry of a sum is off by: 0.3·√clients, for ten clients
 # λ / n, half decades from 1e-5 to 10: coarse, so that the choice is the same on every machine.
 GRID = tuple(10.0 ** (step / 2) for step in range(-10, 3))
 
@@ -39,10 +40,22 @@ class Moments:
     moment: NDArray[np.float64]  # (d+1, c)
     square: NDArray[np.float64]  # (c,)
     faint: float  # of a column's squares about its mean: what is no more than this is rounding
+    step: float  # of the Gram matrix's grid where its rounding can be felt, with a word of 32 bits; else 0
 
     def standardised(self) -> sums.Standardised:
         """The sums of standardised columns and centred targets."""
         return sums.standardise(self.gram, self.moment, self.square, self.faint)
+
+    def penalties(self, standard: sums.Standardised) -> tuple[float, ...]:
+        """Of GRID those that damp what rounding adds to the Gram matrix; the largest where none does.
+
+        Each client rounds each entry, by STEPS steps at most once many are summed; a symmetric matrix of such numbers,
+        d wide, has eigenvalues up to 2·√d times as large. Smaller penalties would fit those: cross-validation from the
+        sums cannot tell them from what rows say.
+        """
+        scale = standard.scale[~standard.constant]
+        noise = 2 * STEPS * self.step * np.sqrt(len(scale)) * float(np.mean(scale**-2)) if len(scale) else 0.0
+        return tuple(share for share in GRID if share * standard.weight >= noise) or GRID[-1:]
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,13 @@ class HeadSums:
         """The real sums that the integers stand for."""
         grids = self.grids()
         gram, moment, square = (grids[name][0].decode(summary[name]) for name in ("gram", "moment", "square"))
-        return Moments(unpack(gram), moment, square, grids["gram"][0].faint)
+        return Moments(
+            unpack(gram),
+            moment,
+            square,
+            grids["gram"][0].faint,
+            2.0 ** -grids["gram"][0].bits if self.word == 32 else 0.0,
+        )
 
     def check(self, summary: Arrays, place: str) -> None:
         """The sums of real rows form a positive semi-definite matrix that fits the count. Errors: UpdateError."""

@@ -133,7 +133,7 @@ class DistillHead(Method):
         if problem.labels and int((real.moment[0] > 0).sum()) < 2:
             raise UpdateError("the clients together hold one class only, so there is nothing to tell apart.")
         standard = real.standardised()
-        penalties = heads.GRID if self.penalty == "gcv" else (self.penalty,)
+        penalties = real.penalties(standard) if self.penalty == "gcv" else (self.penalty,)
         fit = sums.ridge(standard, float(total["count"]), penalties)
         weights, bias = standard.unstandardise(fit.weights)
         names, labels = problem.feature_names, problem.labels

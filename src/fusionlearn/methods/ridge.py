@@ -103,7 +103,7 @@ class Ridge(Method):
             raise UpdateError("the clients together hold one class only, so there is nothing to tell apart.")
         standard = real.standardised()
         rows = float(total["count"])
-        fit = sums.ridge(standard, rows, heads.GRID if self.penalty == "gcv" else (self.penalty,))
+        fit = sums.ridge(standard, rows, real.penalties(standard) if self.penalty == "gcv" else (self.penalty,))
         weights, bias = standard.unstandardise(fit.weights)
         model: dict[str, NDArray[Any]] = {"weights": weights, "bias": bias}
         names = problem.feature_names
