@@ -518,6 +518,7 @@ def _verdict(found: dict[str, Any]) -> list[str]:
     own = [name for name, result in found.items() if not _beats_own(result)]
     told.append(f"Best is meant in hindsight, by test rows; held against the task's own method it is {len(own)} of "
                 f"{len(found)}.")  # fmt: skip
+    told += [f"On {result['about']['title']}: {text}" for name, result in found.items() if (text := _note(name))]
     more = [text for text in map(_more_accurate, found.values()) if text]
     if more:
         told += ["", "At any price in bytes, after whichever round test rows favour, a rival is ahead of the best",
@@ -527,6 +528,11 @@ def _verdict(found: dict[str, Any]) -> list[str]:
     if missing:
         told += ["", f"Not measured yet: {', '.join(missing)}. No claim is made about them."]
     return [*told, ""]
+
+
+def _note(name: str) -> str:
+    """What a reader must know of how a task's methods came to be listed."""
+    return str(tomllib.loads((TASKS / f"{name}.toml").read_text()).get("note", ""))
 
 
 def _beats_own(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -593,6 +599,7 @@ def _section(name: str, result: dict[str, Any]) -> list[str]:
         lines.append(f"For {max(table['larger_than_data'])} clients the update is larger than their rows.")
     if max(table["empty"]):
         lines.append(f"Up to {max(table['empty'])} clients got no row and took no part.")
+    lines += [text] if (text := _note(name)) else []
     return [*lines, ""] if lines[-1] else lines
 
 
