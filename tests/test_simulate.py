@@ -353,6 +353,8 @@ def interrupted(folder: Path, *arguments: object, group: bool, seeds_first: int)
     process = subprocess.Popen(
         [sys.executable, "-m", "fusionlearn", *map(str, arguments)], cwd=folder, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+        # A job in the background of a shell is deaf to Ctrl-C, and so is what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
