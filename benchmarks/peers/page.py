@@ -89,16 +89,15 @@ def _bars(sittings: list[Mapping[str, Any]]) -> Iterator[str]:
             bar = 0.8
             why = (
                 " Two thirds of a step are convolutions, which run at the processor's peak whoever calls them; what is "
-                "saved is the loading of torch's compiler, the layout in memory and rectifying after pooling. With "
-                "fewer clients than the bar's 100 loading counts for more. Ours holds more memory than the others but "
-                "Flower: updates of eight bytes a weight wait to be added."
+                "saved is the loading of torch's compiler, the layout in memory and rectifying after pooling. Updates "
+                "of eight bytes a weight wait to be added, which takes memory."
             )
         worst = [max(part) for part in zip(*taken, strict=True)]
         busy = any(one["load"] > CORES for one in sittings if one["network"] == network)
         clock = "on a busy machine the clock is not judged" if busy else f"by the clock it is {worst[1]:.2f}"
         yield (
             f"{NETWORKS[network]}: {told}, is {'held' if worst[0] <= bar else '**missed**'} in processor time, "
-            f"{worst[0]:.2f} in the worse of {len(taken)} sittings; {clock}.{why}\n"
+            f"{worst[0]:.2f}{' at the worst' if len(taken) > 1 else ''}; {clock}.{why}\n"
         )
 
 
