@@ -26,7 +26,7 @@ _FIELDS = struct.Struct("<7q64s")
 
 
 @functools.cache
-def library() -> Path | None:
+def shim_file() -> Path | None:
     """The compiled shim; None where there is no Linux or no C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not sys.platform.startswith("linux") or compiler is None:
@@ -56,7 +56,7 @@ class Faults:
 
     def environment(self) -> dict[str, str]:
         """What a process needs in its environment to be counted."""
-        shim = library()
+        shim = shim_file()
         assert shim is not None
         return {"LD_PRELOAD": str(shim), "FAULTS": str(self.path), "FAULTS_UNDER": str(self.under)}
 

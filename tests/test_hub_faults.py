@@ -19,7 +19,7 @@ from tests.hub_process import Net, Served
 from fusionlearn import file, keys
 
 pytest.importorskip("fastapi", reason='a hub is needed: pip install "fusionlearn[hub]"')
-shimmed = pytest.mark.skipif(faults.library() is None, reason="needs Linux and a C compiler: faults by count")
+shimmed = pytest.mark.skipif(faults.shim_file() is None, reason="needs Linux and a C compiler: faults by count")
 POINTS = int(os.environ.get("FUSIONLEARN_FAULTS", "30"))
 BASE = f"/v1/projects/default/tasks/{file.digest(world.task())}"
 
@@ -47,7 +47,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     hub = world.hub(data)
     members.make_project(hub, "default", world.public(world.OWNER))
     hub.close()
-    environment = faults.Faults(folder / "control", data).environment() if faults.library() else {}
+    environment = faults.Faults(folder / "control", data).environment() if faults.shim_file() else {}
     made = Served(folder, environment=environment)
     with made:
         net = Net(made.url)

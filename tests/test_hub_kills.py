@@ -17,7 +17,7 @@ from fusionlearn import file, keys
 from fusionlearn.types import Report
 
 pytest.importorskip("fastapi", reason='a hub is needed: pip install "fusionlearn[hub]"')
-pytestmark = pytest.mark.skipif(faults.library() is None, reason="needs Linux and a C compiler: faults by count")
+pytestmark = pytest.mark.skipif(faults.shim_file() is None, reason="needs Linux and a C compiler: faults by count")
 POINTS = int(os.environ.get("FUSIONLEARN_KILLS", "40"))
 SERVERS = int(os.environ.get("FUSIONLEARN_SERVER_KILLS", "1"))
 
