@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fusionlearn as fl
-from fusionlearn import datasets, encoder, method, partition, plugin, run
+from fusionlearn import arrays, datasets, encoder, method, partition, plugin, run
 from fusionlearn.methods.auto import Auto
 from fusionlearn.problem import Problem
 
@@ -152,9 +152,7 @@ def seed_of(told: Slice, x: Any, y: Any, source: Any, problem: Problem, seed: in
         size = max(sum(int(np.asarray(array).nbytes) for array in summary.values()) for summary in summaries)
         spent = time.process_time() - start
         if made.additive:  # as the verb does it: in any order, summed on the way
-            from fusionlearn import heads
-
-            summaries = [heads.total(summaries)]
+            summaries = [arrays.total(summaries)]
         return *made.fuse(summaries, problem, {}, rng=np.random.default_rng(seed)), size, spent
 
     data = {"x": x[test]}

@@ -253,16 +253,21 @@ def office() -> Bench:
     )  # fmt: skip
 
 
-def three_quarters(everyone: Part, sources: NDArray[Any], seed: int) -> Split:
-    """A quarter of each source's rows is tested on; the sources are the clients."""
+def quarter(sources: NDArray[Any], seed: int) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+    """Each client's rows and those tested on: the sources are the clients, a quarter of each is held out."""
     rng = np.random.default_rng([7, seed])
     rows, held = [], []
     for source in np.unique(sources):
         order = rng.permutation(np.flatnonzero(sources == source))
         held.append(order[: len(order) // 4])
         rows.append(np.sort(order[len(order) // 4 :]))
-    test = everyone.of(np.concatenate(held))
-    return Split([everyone.of(part) for part in rows], test, partition.digest(rows))
+    return rows, np.concatenate(held)
+
+
+def three_quarters(everyone: Part, sources: NDArray[Any], seed: int) -> Split:
+    """A quarter of each source's rows is tested on; the sources are the clients."""
+    rows, held = quarter(sources, seed)
+    return Split([everyone.of(part) for part in rows], everyone.of(held), partition.digest(rows))
 
 
 def validated(split: Split) -> Split:

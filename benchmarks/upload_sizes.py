@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks import sections
 from benchmarks.client_cost import size as size_text
+from benchmarks.distill_frozen import quarter
 from fusionlearn import datasets, file, partition, sketch
 from fusionlearn.encoders.project import MEAN, MIXTURE, Project
 from fusionlearn.encoders.random_features import RandomFeatures
@@ -176,17 +177,6 @@ TWO = ClassLabel("y", {"0": ["0"], "1": ["1"]})
 
 def seeded() -> np.random.Generator:
     return np.random.default_rng(0)
-
-
-def quarter(sources: NDArray[Any], seed: int) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
-    """The sources are the clients; a quarter of the rows of each is tested on."""
-    rng = np.random.default_rng([7, seed])
-    rows, held = [], []
-    for source in np.unique(sources):
-        order = rng.permutation(np.flatnonzero(sources == source))
-        held.append(order[: len(order) // 4])
-        rows.append(np.sort(order[len(order) // 4 :]))
-    return rows, np.concatenate(held)
 
 
 # --- what fits ------------------------------------------------------------------------------------------------------

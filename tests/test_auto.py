@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fusionlearn as fl
-from fusionlearn import arrays, heads, method, partition, report, run, teacher, testing
+from fusionlearn import arrays, method, partition, report, run, teacher, testing
 from fusionlearn.errors import SettingsError, UpdateError
 from fusionlearn.methods import auto as subject
 from fusionlearn.methods.auto import Auto
@@ -316,7 +316,7 @@ def test_totals_of_totals_choose_alike_and_the_report_says_why():
 def test_a_total_is_what_its_parts_are():
     problem = problem_of(3, 8)
     sent = summaries(Auto(), [rows_of(50, seed=seed) for seed in range(3)], problem)
-    total = heads.total(sent)
+    total = arrays.total(sent)
     Auto().check(total, problem, {}, "a total")
     assert set(arrays.subtract(total, sent[0])) == set(total)
     assert replace(Auto(), judge="rows") == Auto()

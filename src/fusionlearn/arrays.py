@@ -6,8 +6,9 @@ array API standard (NumPy, torch, …); files always hold NumPy arrays.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -93,6 +94,11 @@ def add(left: Arrays, right: Arrays) -> dict[str, NDArray[Any]]:
     Errors: UpdateError when the names, shapes or dtypes differ, or an entry passes 2^62.
     """
     return _combine(left, right, np.add)
+
+
+def total(summaries: Sequence[Arrays]) -> Arrays:
+    """The sum of some clients' summaries, one at least. Errors: as `add`."""
+    return functools.reduce(add, summaries)
 
 
 def subtract(left: Arrays, right: Arrays) -> dict[str, NDArray[Any]]:

@@ -63,7 +63,7 @@ def encode(
     """One client's densities from its rows x (n, d), n at least 1, with class codes (n,)."""
     rows = np.asarray(x, np.float64)
     spread, square = rows.var(axis=0), (rows**2).mean(axis=0)
-    spread = np.where(spread > sums.CONSTANT * square, spread, 0.0)
+    spread = np.where(sums.is_constant(spread, square), 0.0, spread)
     labels, parts = [], []
     for label in np.unique(codes):
         mine = rows[codes == label]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import array_api_compat
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fusionlearn import arrays, sums
 from fusionlearn.arrays import Array, Arrays, ArraySpec
 from fusionlearn.errors import UpdateError
-from fusionlearn.fixed import FixedPoint, Word, pack, sum_blocks, unpack
+from fusionlearn.fixed import FixedPoint, Word, one_blas_thread, pack, sum_blocks, unpack
 from fusionlearn.problem import Problem
 
 STEPS = 1.0  # of a grid, that an entry of a sum is off by: 0.3·√clients, for ten clients
@@ -42,11 +42,13 @@ class Moments:
     faint: float  # of a column's squares about its mean: what is no more than this is rounding
     step: float  # of the Gram matrix's grid where its rounding can be felt, with a word of 32 bits; else 0
 
-    def standardised(self) -> sums.Standardised:
-        """The sums of standardised columns and centred targets."""
-        return sums.standardise(self.gram, self.moment, self.square, self.faint)
+    def solved(self, rows: float, penalty: float | Literal["gcv"]) -> tuple[sums.Standardised, sums.RidgeFit]:
+        """Standardised sums and the head that ridge regression finds, with λ / n as given or chosen from the sums."""
+        standard = sums.standardise(self.gram, self.moment, self.square, self.faint)
+        penalties = self._penalties(standard) if penalty == "gcv" else (penalty,)
+        return standard, sums.ridge(standard, rows, penalties)
 
-    def penalties(self, standard: sums.Standardised) -> tuple[float, ...]:
+    def _penalties(self, standard: sums.Standardised) -> tuple[float, ...]:
         """Of GRID those that damp what rounding adds to the Gram matrix; the largest where none does.
 
         Each client rounds each entry, by STEPS steps at most once many are summed; a symmetric matrix of such numbers,
@@ -169,12 +171,19 @@ class HeadSums:
         return self.most_weight * math.sqrt(row**2 + row * target + target**2)
 
 
-def total(summaries: Sequence[Arrays]) -> Arrays:
-    """The sum of some clients' sums."""
-    result = summaries[0]
-    for summary in summaries[1:]:
-        result = arrays.add(result, summary)
-    return result
+def of_rows(
+    x: NDArray[np.float64], y: NDArray[Any], problem: Problem, penalties: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights (d, c) and bias (c,) of ridge regression on rows that lie here, λ / n chosen among penalties.
+
+    x  (n, d)
+    y  (n,) class codes, or scaled values
+    """
+    targets = sums.one_hot(y, problem.num_classes) if problem.labels else y.astype(np.float64)[:, None]
+    z = np.hstack([np.ones((len(x), 1)), x])
+    with one_blas_thread():
+        standard = sums.standardise(z.T @ z, z.T @ targets, (targets**2).sum(axis=0))
+        return standard.unstandardise(sums.ridge(standard, len(x), penalties).weights)
 
 
 def loss(model: Arrays, real: Moments) -> float:

@@ -37,7 +37,7 @@ def fit(x: NDArray[np.floating], y: NDArray[np.int64], num_classes: int, penalty
     present = np.flatnonzero(np.bincount(y, minlength=num_classes))
     rows = np.asarray(x, np.float64)
     mean, variance = rows.mean(axis=0), rows.var(axis=0)
-    constant = variance <= sums.CONSTANT * (rows**2).mean(axis=0)
+    constant = sums.is_constant(variance, (rows**2).mean(axis=0))
     scale = np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
     z = np.hstack([np.ones((len(rows), 1)), np.where(constant, 0.0, (rows - mean) / scale)])
     with one_blas_thread():

@@ -134,8 +134,7 @@ def _squares(z: Matrix, centres: Matrix) -> Matrix:
 
 def _spread(rows: Matrix, centre: Matrix) -> Matrix:
     variance = ((rows - centre) ** 2).mean(axis=0)
-    varies = variance > sums.CONSTANT * (rows**2).mean(axis=0)  # else what is left of it is rounding
-    return _filled(np.where(varies, variance, 0.0))
+    return _filled(np.where(sums.is_constant(variance, (rows**2).mean(axis=0)), 0.0, variance))
 
 
 def _filled(spread: Matrix) -> Matrix:

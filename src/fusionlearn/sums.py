@@ -41,7 +41,7 @@ class Standardised:
         return raw, self.target_mean - self.mean @ raw
 
 
-def is_constant(variance: Matrix, mean_square: Matrix, weight: float, faint: float) -> NDArray[np.bool_]:
+def is_constant(variance: Matrix, mean_square: Matrix, weight: float = 1.0, faint: float = 0.0) -> NDArray[np.bool_]:
     """Which columns (d,) vary no more than rounding does, of their squares or of the sums (see `FixedPoint.faint`)."""
     return np.asarray((variance <= CONSTANT * mean_square) | (variance * weight <= faint))
 

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusionlearn import dense, network
-from fusionlearn.arrays import Arrays
+from fusionlearn.arrays import Arrays, Data, as_numpy
 from fusionlearn.errors import MissingExtra, SettingsError
 from fusionlearn.fixed import one_blas_thread
 from fusionlearn.network import Module, Weights, torch_for
@@ -167,6 +167,14 @@ def fit(
         learner = _Torch(network.module_with(text, problem, weights), job, settings, loss)
     _train(learner, settings, checkpoint, job)
     return learner.weights(0)
+
+
+def pretrained(
+    text: str, problem: Problem, weights: Weights, data: Data, settings: Training, rng: np.random.Generator
+) -> dict[str, NDArray[Any]]:
+    """A network's arrays after it has learned from labelled public rows, for a task's prior."""
+    job = Job(as_numpy(data["x"]), as_numpy(data["y"]), int(rng.integers(2**31)))
+    return network.named(fit(text, problem, weights, job, settings))
 
 
 def fit_many(

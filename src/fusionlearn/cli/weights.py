@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from fusionlearn import weights
 from fusionlearn.cli.base import json_option, main, show_result, sized, watched_by_a_person
 from fusionlearn.errors import SettingsError
+
+if TYPE_CHECKING:
+    from fusionlearn.weights import Published
 
 
 @main.command("weights")
@@ -17,6 +21,8 @@ def weights_of(name: str | None, as_json: bool) -> None:
 
     Each file is compared with its published SHA-256, and kept whole or not at all.
     """
+    from fusionlearn import weights  # 5 ms that no other command spends
+
     if name is not None:
         _fetch(name)
     rows = [
@@ -33,6 +39,8 @@ def weights_of(name: str | None, as_json: bool) -> None:
 
 
 def _fetch(name: str) -> None:
+    from fusionlearn import weights
+
     wanted = [one for one in weights.PUBLISHED if one.name == name]
     if not wanted:
         known = ", ".join(sorted({one.name for one in weights.PUBLISHED}))
@@ -45,12 +53,14 @@ def _fetch(name: str) -> None:
         weights.fetch(one, progress=watched_by_a_person())
 
 
-def _path(one: weights.Published) -> str | None:
+def _path(one: Published) -> str | None:
+    from fusionlearn import weights
+
     place = weights.place_of(one)
     return None if place is None else str(place)
 
 
-def _how(one: weights.Published) -> str:
+def _how(one: Published) -> str:
     if one.extra:
         return f'pip install "fusionlearn[{one.extra}]"'
     return f"not here: fusionlearn weights {one.name}"

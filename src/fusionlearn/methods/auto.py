@@ -473,7 +473,7 @@ class _Bench:
         """Sums by class, from the candidate that tells them."""
         assert self.source is not None
         auto, problem = self.auto, self.problem
-        total = heads.total([auto._view(self.source, summary, self.taken, problem) for summary in summaries])
+        total = arrays.total([auto._view(self.source, summary, self.taken, problem) for summary in summaries])
         made: Any = auto._made[self.source]
         if _kind(made) == "ridge":
             real = HeadSums(problem, word=made.word).decode(total)
@@ -534,7 +534,7 @@ class _Bench:
         assert self.source is not None
         source: Any = self.auto._made[self.source]
         model, findings = self.made[place]
-        total = heads.total([
+        total = arrays.total([
             self.auto._view(self.source, summary, self.taken, self.problem) for summary in self.summaries
         ])  # fmt: skip
         real = HeadSums(self.problem, word=source.word).decode(total)

@@ -110,9 +110,7 @@ class Average(Method):
         noise_std: float = 0.0,
         rng: np.random.Generator,
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        total = summaries[0]
-        for summary in summaries[1:]:
-            total = arrays.add(total, summary)
+        total = arrays.total(summaries)
         held = total.get("class_count")
         averaging.check_classes(held)
         weights = self._sums(problem).mean(total, network.shapes(self.network, problem))
@@ -131,8 +129,7 @@ class Average(Method):
     ) -> dict[str, NDArray[Any]]:
         """The network trained on labelled public rows."""
         start = network.start(self.network, problem, prior, self.seed)
-        job = training.Job(as_numpy(data["x"]), as_numpy(data["y"]), int(rng.integers(2**31)))
-        return network.named(training.fit(self.network, problem, start, job, self._training()))
+        return training.pretrained(self.network, problem, start, data, self._training(), rng)
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         counts = summary["class_count"].astype(np.float64) if problem.labels else None

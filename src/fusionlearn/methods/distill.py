@@ -194,9 +194,7 @@ class Distill(Method):
         start = self._start(problem, prior)
         students: list[Weights] = []
         if self.additive:
-            counts = summaries[0]
-            for summary in summaries[1:]:
-                counts = arrays.add(counts, summary)
+            counts = arrays.total(summaries)
             weights = WeightSums(self.student, problem).mean(counts, start)
         else:
             summaries = sorted(summaries, key=_content)  # which rows are drawn must not depend on who is first

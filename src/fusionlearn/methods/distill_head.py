@@ -35,7 +35,7 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn import heads, sums, teacher
+from fusionlearn import arrays, heads, sums, teacher
 from fusionlearn.arrays import Arrays, ArraySpec, Data, as_numpy
 from fusionlearn.errors import SettingsError, UpdateError
 from fusionlearn.fixed import Word
@@ -128,13 +128,11 @@ class DistillHead(Method):
         noise_std: float = 0.0,
         rng: np.random.Generator,
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        total = heads.total(summaries)
+        total = arrays.total(summaries)
         real = HeadSums(problem, word=self.word).decode(total)
         if problem.labels and int((real.moment[0] > 0).sum()) < 2:
             raise UpdateError("the clients together hold one class only, so there is nothing to tell apart.")
-        standard = real.standardised()
-        penalties = real.penalties(standard) if self.penalty == "gcv" else (self.penalty,)
-        fit = sums.ridge(standard, float(total["count"]), penalties)
+        standard, fit = real.solved(float(total["count"]), self.penalty)
         weights, bias = standard.unstandardise(fit.weights)
         names, labels = problem.feature_names, problem.labels
         return {"weights": weights, "bias": bias}, {

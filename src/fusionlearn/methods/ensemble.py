@@ -51,10 +51,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn import arrays, averaging, coding, densities, network, sums, training
+from fusionlearn import arrays, averaging, coding, densities, heads, network, sums, training
 from fusionlearn.arrays import Arrays, ArraySpec, Data, as_numpy
 from fusionlearn.errors import SettingsError, UpdateError
-from fusionlearn.fixed import one_blas_thread
 from fusionlearn.method import Method, Moments
 from fusionlearn.network import Weights
 from fusionlearn.plugin import LATER
@@ -230,9 +229,8 @@ class Ensemble(Method):
         """The network trained on labelled public rows; nothing for ridge heads."""
         if not self.network:
             return {}
-        job = Job(as_numpy(data["x"]), as_numpy(data["y"]), int(rng.integers(2**31)))
-        learned = training.fit(self.network, problem, self._start(problem, prior), job, self._training())
-        return network.named(learned)
+        start = self._start(problem, prior)
+        return training.pretrained(self.network, problem, start, data, self._training(), rng)
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         counts = summary["class_count"]
@@ -249,11 +247,7 @@ class Ensemble(Method):
     def _head(self, x: NDArray[np.float64], y: NDArray[Any], problem: Problem) -> dict[str, NDArray[Any]]:
         """A client's ridge head, and where its rows lie."""
         counts = np.bincount(y, minlength=problem.num_classes) if problem.labels else np.array([len(y)])
-        targets = sums.one_hot(y, problem.num_classes) if problem.labels else y.astype(np.float64)[:, None]
-        with one_blas_thread():
-            z = np.hstack([np.ones((len(x), 1)), x])
-            standard = sums.standardise(z.T @ z, z.T @ targets, (targets**2).sum(axis=0))
-            weights, bias = standard.unstandardise(sums.ridge(standard, len(x), GRID).weights)
+        weights, bias = heads.of_rows(x, y, problem, GRID)
         return {
             "weights": weights,
             "bias": bias,

@@ -115,9 +115,7 @@ class Gaussian(Method):
         noise_std: float = 0.0,
         rng: np.random.Generator,
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        total = summaries[0]
-        for summary in summaries[1:]:
-            total = arrays.add(total, summary)
+        total = arrays.total(summaries)
         count, class_sum, second = self._decode(total, problem)
         present = count > 0
         if present.sum() < 2:

@@ -99,9 +99,7 @@ class NaiveBayes(Method):
         noise_std: float = 0.0,
         rng: np.random.Generator,
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        total = summaries[0]
-        for summary in summaries[1:]:
-            total = arrays.add(total, summary)
+        total = arrays.total(summaries)
         count = np.maximum(total["class_count"].astype(np.float64), 0.0)  # noise may have pushed sums below 0
         features = np.maximum(self._grid(problem).decode(total["feature_count"]), 0.0)
         present = count > 0

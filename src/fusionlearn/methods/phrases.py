@@ -29,7 +29,7 @@ Source   Koehn, Och, Marcu, Statistical Phrase-Based Translation, 2003; links: D
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -105,8 +105,7 @@ class Phrases(Method):
 
     def summarize(self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator) -> dict[str, Any]:
         tables = self._counted(data, self._known(prior))
-        coded = [counted.encode(name, table) for name, table in tables.items()]
-        return {"count": np.asarray(len(data["x"]), np.int64)} | {k: v for part in coded for k, v in part.items()}
+        return {"count": np.asarray(len(data["x"]), np.int64)} | _coded(tables)
 
     def fuse(
         self,
@@ -118,13 +117,12 @@ class Phrases(Method):
         noise_std: float = 0.0,
         rng: np.random.Generator,
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        model: dict[str, NDArray[Any]] = {}
-        findings: dict[str, Any] = {"records": int(sum(int(summary["count"]) for summary in summaries))}
-        for name, width in self._widths().items():
-            table = counted.merged([counted.decode(name, summary, width, "an update") for summary in summaries])
-            findings[name] = len(table.count)
-            model |= counted.encode(name, table)
-        return model, findings
+        tables = {
+            name: counted.merged([counted.decode(name, summary, width, "an update") for summary in summaries])
+            for name, width in self._widths().items()
+        }
+        records = sum(int(summary["count"]) for summary in summaries)
+        return _coded(tables), {"records": records} | {name: len(table.count) for name, table in tables.items()}
 
     def predict(self, model: Arrays, data: Data, problem: Problem, prior: Arrays) -> dict[str, NDArray[Any]]:
         try:
@@ -160,9 +158,7 @@ class Phrases(Method):
         self, data: Data, problem: Problem, prior: Arrays, *, rng: np.random.Generator
     ) -> dict[str, NDArray[Any]]:
         """The counts of public pairs of texts."""
-        tables = self._counted(data, self._empty())
-        coded = [counted.encode(PREFIX + name, table) for name, table in tables.items()]
-        return {name: array for part in coded for name, array in part.items()}
+        return _coded(self._counted(data, self._empty()), PREFIX)
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         return Moments(float(summary["count"]), None, None, None)
@@ -202,6 +198,12 @@ class Phrases(Method):
             ) from error
 
 
+def _coded(tables: Mapping[str, Table], prefix: str = "") -> dict[str, NDArray[Any]]:
+    """The arrays of all tables."""
+    parts = [counted.encode(prefix + name, table) for name, table in tables.items()]
+    return {name: array for part in parts for name, array in part.items()}
+
+
 def _texts(cells: Any) -> Numbers:
     """Numbers of pieces without END, as few columns as hold them all."""
     numbers = np.asarray(as_numpy(cells), np.int64)
@@ -219,10 +221,6 @@ def _are_pairs(rows: Numbers) -> bool:
     return bool((parts & (first <= longest) & (second - first <= longest)).all()) and _are_pieces(rows[there])
 
 
-def _are_links(rows: Numbers) -> bool:
-    return _are_pieces(rows)
-
-
 def _are_runs(rows: Numbers) -> bool:
     """Whether every row is pieces, possibly after BEGIN and before END."""
     there = rows != NOTHING
@@ -237,4 +235,4 @@ def _are_pieces(numbers: Numbers) -> bool:
     return bool((numbers >= FIRST_PIECE).all())
 
 
-_FORMS = {"pairs": _are_pairs, "links": _are_links, "runs": _are_runs}
+_FORMS = {"pairs": _are_pairs, "links": _are_pieces, "runs": _are_runs}

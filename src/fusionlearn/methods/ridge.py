@@ -30,7 +30,7 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlearn import heads, sums
+from fusionlearn import arrays, heads, sums
 from fusionlearn.arrays import Arrays, ArraySpec, Data
 from fusionlearn.errors import SettingsError, UpdateError
 from fusionlearn.fixed import Word
@@ -96,14 +96,13 @@ class Ridge(Method):
         noise_std: float = 0.0,
         rng: np.random.Generator,
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        total = heads.total(summaries)
+        total = arrays.total(summaries)
         real = self._sums(problem).decode(total)
         moment = real.moment
         if problem.labels and int((moment[0] > 0).sum()) < 2:
             raise UpdateError("the clients together hold one class only, so there is nothing to tell apart.")
-        standard = real.standardised()
         rows = float(total["count"])
-        fit = sums.ridge(standard, rows, real.penalties(standard) if self.penalty == "gcv" else (self.penalty,))
+        standard, fit = real.solved(rows, self.penalty)
         weights, bias = standard.unstandardise(fit.weights)
         model: dict[str, NDArray[Any]] = {"weights": weights, "bias": bias}
         names = problem.feature_names

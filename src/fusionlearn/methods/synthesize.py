@@ -53,7 +53,6 @@ from fusionlearn.mixture import Matrix
 from fusionlearn.problem import Problem
 
 HEADS = ("ridge", "logistic")  # students in closed form; any other is a network
-GRID = tuple(10.0 ** (step / 2) for step in range(-10, 3))  # λ / n of the student `ridge`
 BORROWED = 10.0  # rows of the client's shared covariance that a Gaussian's own is averaged with
 FLOOR = 1e-3  # least variance, as a share of the column's at the client
 QUARTER = 0.25  # deviation of a column of which a client knows nothing, as a share of its bound
@@ -267,8 +266,8 @@ class Synthesize(Method):
         """A network trained on labelled public rows, to start from; nothing for a head."""
         if self.student in HEADS:
             return {}
-        job = training.Job(as_numpy(data["x"]), as_numpy(data["y"]), int(rng.integers(2**31)))
-        return network.named(training.fit(self.student, problem, self._start(problem, prior), job, self._training()))
+        start = self._start(problem, prior)
+        return training.pretrained(self.student, problem, start, data, self._training(), rng)
 
     def moments(self, summary: Arrays, problem: Problem) -> Moments | None:
         counts = summary["class_count"].astype(np.float64)
@@ -356,10 +355,7 @@ class Synthesize(Method):
             weights, bias = logistic.fit(x, y, problem.num_classes, self.decay)
             return {"weights": weights, "bias": bias}
         if self.student == "ridge":
-            targets = sums.one_hot(y, problem.num_classes) if problem.labels else y[:, None]
-            z = np.hstack([np.ones((len(x), 1)), x])
-            standard = sums.standardise(z.T @ z, z.T @ targets, (targets**2).sum(axis=0))
-            weights, bias = standard.unstandardise(sums.ridge(standard, len(x), GRID).weights)
+            weights, bias = heads.of_rows(x, y, problem, heads.GRID)
             return {"weights": weights, "bias": bias}
         seen = averaging.seen(y, problem)
         job = training.Job(x, y, int(rng.integers(2**31)), seen)
