@@ -30,6 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -119,6 +120,23 @@ class Site:
             pass
 
 
+def _beside(step: Callable[[Site], Any]) -> Callable[[Site], Any]:
+    """The same step, its updates taken for small ones, which lie beside their rows."""
+
+    def small(site: Site) -> None:
+        import sqlalchemy as sa
+
+        from fusionlearn.hub import tables, uploads
+
+        with mock.patch.object(uploads, "SMALL", 2**30):
+            step(site)
+        with site.hub.reading() as connection:
+            if not connection.execute(sa.select(tables.body.c.digest)).first():
+                raise AssertionError("nothing lies beside its row")
+
+    return small
+
+
 def _begin(site: Site) -> None:
     from fusionlearn.hub import members
 
@@ -185,14 +203,14 @@ STEPS: dict[str, Callable[[Site], Any]] = {
     "first piece": lambda site: site.send_piece(world.update(2), 0),
     "second piece": lambda site: site.send_piece(world.update(2), 1),
     "last piece": lambda site: site.send_piece(world.update(2), 2),
-    "two uploads": lambda site: site.send_two(world.update(3), world.update(4)),
+    "two uploads": _beside(lambda site: site.send_two(world.update(3), world.update(4))),
     "correction": lambda site: site.send(_correction()),
     "accept correction": lambda site: _accept(site, _correction()),
-    "upload to withdraw": lambda site: site.send(world.update(5)),
+    "upload to withdraw": _beside(lambda site: site.send(world.update(5))),
     "withdraw": lambda site: _withdraw(site, world.update(5)),
     "close": _close,
     "fuse": Site.work,
-    "late": lambda site: site.send(world.update(6)),
+    "late": _beside(lambda site: site.send(world.update(6))),
     "accept late": lambda site: _accept(site, world.update(6)),
     "fuse again": _fuse_again,
     "publish again": Site.work,
@@ -258,6 +276,11 @@ def torn(site: Site) -> list[str]:
         there = connection.execute(sa.select(tables.project.c.name)).all()
         if there and (told := audit.verify(connection, PROJECT)):
             found.append(told)
+        for sha256, content in connection.execute(
+            sa.select(tables.update.c.sha256, tables.body.c.content).join_from(tables.update, tables.body)
+        ):
+            if hashlib.sha256(content).hexdigest() != sha256:
+                found.append(f"{sha256} is torn beside its row")
     folder = site.hub.store.folder
     for name in _referenced(site):
         if not (folder / name).is_file():

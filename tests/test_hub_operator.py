@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from fusionlearn import cli, file, keys
 
 pytest.importorskip("fastapi", reason='a hub is needed: pip install "fusionlearn[hub]"')
 
-from fusionlearn.hub import members
+import sqlalchemy as sa
+
+from fusionlearn.hub import members, tables, tasks, uploads
 
 
 def operate(home: Path, *arguments: object) -> Any:
@@ -54,6 +57,39 @@ def test_the_database_is_the_operator_s_alone(data: Path, tmp_path: Path) -> Non
     assert operate(tmp_path, "hub", "restore", tmp_path / "b.tar", "--data", tmp_path / "again").exit_code == 0
     assert (tmp_path / "again" / "hub.db").stat().st_mode & 0o077 == 0
     assert (tmp_path / "b.tar").stat().st_mode & 0o077 == 0  # it holds every client's update
+
+
+def test_a_backup_with_an_altered_update_is_not_restored(tmp_path: Path) -> None:
+    """A small update lies in the database, where no name says what its bytes are."""
+    data = tmp_path / "data"
+    made = world.hub(data)
+    members.make_project(made, "default", world.public(world.OWNER))
+    owner = members.standing(made, "default", world.public(world.OWNER))
+    tasks.publish(made, owner, file.digest(world.task(columns=4)), world.content(world.task(columns=4)))
+    members.enrol(made, owner, world.public(1), "client", "")
+    update = world.update(1, columns=4)
+    uploading = uploads.Uploads(made)
+    member, _ = uploading.allowed("default", world.public(1), update.task)
+    uploading.receive(member, update.task, file.digest(update), world.content(update))
+    uploading.close()
+    good, bad = tmp_path / "good.tar", tmp_path / "bad.tar"
+    assert operate(tmp_path, "hub", "backup", good, "--data", data).exit_code == 0
+    with made.writing() as connection:
+        connection.execute(sa.update(tables.body).values(content=world.content(update)[:-1] + b"x"))
+    made.close()
+    told = operate(tmp_path, "hub", "verify", "--data", data)
+    assert told.exit_code == 1 and "was altered in the database: restore it" in told.output
+    assert operate(tmp_path, "hub", "backup", bad, "--data", data).exit_code == 0
+    told = operate(tmp_path, "hub", "restore", bad, "--data", tmp_path / "again")
+    assert told.exit_code == 1 and "was altered in the database" in told.output
+    assert not (tmp_path / "again").exists()
+    assert operate(tmp_path, "hub", "restore", good, "--data", tmp_path / "again").exit_code == 0
+    again = world.hub(tmp_path / "again")
+    named = ("default", update.task, file.digest(update), hashlib.sha256(world.content(update)).hexdigest())
+    assert again.update(*named) == world.content(update)
+    again.close()
+    told = operate(tmp_path, "hub", "verify", "--data", tmp_path / "again")
+    assert told.exit_code == 0 and "2 files as they were stored" in told.output
 
 
 def test_keys_lie_in_folders_of_their_owner(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""The ways in: in memory or through a file, beside a quick store or a slow one; and how workers hear of work."""
+"""The ways in: beside a row, into a store, or through a file; and how workers hear of work."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,10 @@ class Place:
     def files(self) -> list[bytes]:
         return [path.read_bytes() for path in self.folder.rglob("*") if path.is_file() and "store" in path.parts]
 
+    def kept(self) -> list[bytes]:
+        with self.hub.reading() as connection:
+            return [*self.files(), *connection.execute(sa.select(tables.body.c.content)).scalars()]
+
     def close(self) -> None:
         self.app.state.uploads.close()
         self.client.close()
@@ -69,30 +74,57 @@ def test_the_two_sizes_go_the_two_ways() -> None:
     assert small < SMALL_BODY < large
 
 
-@pytest.mark.parametrize("takes", [0.0, 60.0], ids=["quick store", "slow store"])
-def test_what_comes_in_is_kept_as_it_was_and_nothing_else_is(place: Place, takes: float) -> None:
-    place.app.state.uploads._takes = takes
-    content = world.content(world.update(1, columns=place.columns))
+def test_what_comes_in_is_kept_as_it_was_and_nothing_else_is(place: Place) -> None:
+    update = world.update(1, columns=place.columns)
+    content = world.content(update)
     assert place.put(1).status == 201
     assert place.put(1).status == 200
-    before = sorted(place.files())
-    assert content in before
+    before = sorted(place.kept())
+    assert before.count(content) == 1
+    assert (content in place.files()) == (place.columns != SMALL)  # small ones lie beside their rows
+    named = (file.digest(place.task), file.digest(update), hashlib.sha256(content).hexdigest())
+    assert place.hub.update("default", *named) == content
     assert place.put(2, world.content(world.update(3, columns=place.columns))).status == 422  # another's
     assert place.put(2, content[:-8]).status == 422
-    assert sorted(place.files()) == before
+    assert sorted(place.kept()) == before
+
+
+def test_a_store_that_is_no_folder_keeps_small_updates_too(tmp_path: Path) -> None:
+    place = Place(tmp_path, SMALL)
+    place.hub.store.folder = None  # obstore's own way from here on, as into a bucket
+    content = world.content(world.update(1, columns=SMALL))
+    assert place.put(1).status == 201
+    assert content in place.files()
+    assert place.kept().count(content) == 1
+    place.close()
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    place = Place(tmp_path, SMALL)
+    with place.hub.writing() as connection:
+        connection.execute(sa.text("DROP TABLE body"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    place.close()
+    hub = world.hub(tmp_path)
+    with hub.reading() as connection:
+        assert not connection.execute(sa.select(tables.body)).all()
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == tables.LATEST
+    hub.close()
 
 
 def test_a_store_that_fails_is_told_whoever_waits(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    before = sorted(place.files())
-    for takes in (0.0, 60.0):
-        place.app.state.uploads._takes = takes
-        with monkeypatch.context() as patch:
-            patch.setattr("os.fsync", full)
-            assert place.put(1).status == 503
-        assert sorted(place.files()) == before
+    before = sorted(place.kept())
+    if place.columns == SMALL:
+        place.hub.store.folder = None  # a folder is not asked
+        monkeypatch.setattr("obstore.put", full)
+    else:
+        monkeypatch.setattr("os.fsync", full)
+    assert place.put(1).status == 503
+    assert sorted(place.kept()) == before
+    monkeypatch.undo()
     assert place.put(1).status == 201
 
 

@@ -256,6 +256,7 @@ def verify(data: Path | None, database: str | None, store: str | None, key: Path
                 raise FileError(fault)
             row = connection.execute(sa.select(tables.project).where(tables.project.c.name == name)).one()
             heads[name] = {"events": row.events, "chain": row.chain}
+        beside = fusions.beside(connection)
         named = sorted(fusions.named(connection))
     for object_name in named:
         try:
@@ -265,7 +266,8 @@ def verify(data: Path | None, database: str | None, store: str | None, key: Path
         if sha256_of(content) != object_name.rsplit("/", 1)[-1]:
             raise FileError(f"the store's {object_name} was altered: restore it from a backup.")
     lines = [f"{name}: {head['events']} events, head {head['chain'][:16]}…" for name, head in heads.items()]
-    show_result(as_json, {"projects": heads, "files": len(named)}, [*lines, f"{len(named)} files as they were stored."])
+    count = len(named) + beside
+    show_result(as_json, {"projects": heads, "files": count}, [*lines, f"{count} files as they were stored."])
 
 
 @hub.command()

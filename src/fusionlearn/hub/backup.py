@@ -105,7 +105,7 @@ def _blob_path(folder: Path, sha256: str) -> Path:
 
 
 def _verify(database: Path, found: set[str]) -> None:
-    """The log holds, and every object a row names is there."""
+    """The log holds, every object a row names is there, and what the database keeps itself is what its rows say."""
     if not database.is_file():
         raise FileError("the backup holds no database: it was cut.")
     missing = _named_in(database) - found
@@ -118,6 +118,7 @@ def _verify(database: Path, found: set[str]) -> None:
                 fault = audit.verify(connection, project)
                 if fault:
                     raise FileError(fault)
+            fusions.beside(connection)
     finally:
         engine.dispose()
 

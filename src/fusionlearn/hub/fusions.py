@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from fusionlearn import file, run
-from fusionlearn.errors import FusionlearnError
+from fusionlearn.errors import FileError, FusionlearnError
 from fusionlearn.hub import audit, tables
 from fusionlearn.hub.hub import Hub, changed, task_row
 from fusionlearn.hub.members import Member, names
@@ -239,10 +239,10 @@ def make(hub: Hub, job: Job) -> bool:
 
 
 class Members:
-    """A version's updates, read from the store one at a time, as often as asked; the first few MB once only."""
+    """A version's updates, read one at a time, as often as asked; the first few MB once only."""
 
     def __init__(self, hub: Hub, job: Job) -> None:
-        self.hub = hub
+        self.hub, self.job = hub, job
         table = tables.update
         with hub.reading() as connection:
             chosen = sa.select(table.c.digest, table.c.sha256, table.c.person, table.c.replaces).where(
@@ -271,7 +271,7 @@ class Members:
         known = self.held.get(digest)
         if known is not None:
             return known
-        content = self.hub.store.get(blob(sha256))
+        content = self.hub.update(self.job.project, self.job.task, digest, sha256)
         update = file.from_bytes(content, Update, place=f"update {digest[:12]}…")
         self.room -= len(content)
         if self.room >= 0:
@@ -380,12 +380,30 @@ def public_model(hub: Hub, project: str, digest: str) -> bool:
 
 def named(connection: sa.Connection) -> set[str]:
     """Names of all objects that some row names; whatever else the store holds may be swept."""
-    kept: set[str] = set()
-    for column in (
-        tables.task.c.sha256, tables.update.c.sha256, tables.version.c.sha256, tables.version.c.report_sha256
-    ):  # fmt: skip
-        kept |= {blob(value) for (value,) in connection.execute(sa.select(column)) if value}
+    table, body = tables.update, tables.body
+    has_body = sa.exists().where(*(body.c[name] == table.c[name] for name in ("project", "task", "digest")))
+    chosen = [sa.select(table.c.sha256).where(~has_body)]
+    chosen += [sa.select(column) for column in (
+        tables.task.c.sha256, tables.version.c.sha256, tables.version.c.report_sha256
+    )]  # fmt: skip
+    kept = {blob(value) for some in chosen for (value,) in connection.execute(some) if value}
     return kept | {name for (name,) in connection.execute(sa.select(tables.chunk.c.object))}
+
+
+def beside(connection: sa.Connection) -> int:
+    """How many updates the database keeps itself, each of them compared with what its row says.
+
+    Errors: FileError for one that was altered
+    """
+    table, body = tables.update, tables.body
+    count = 0
+    for digest, sha256, content in connection.execute(
+        sa.select(table.c.digest, table.c.sha256, body.c.content).join_from(table, body).execution_options(yield_per=64)
+    ):
+        if sha256_of(content) != sha256:
+            raise FileError(f"update {digest[:12]}… was altered in the database: restore it from a backup.")
+        count += 1
+    return count
 
 
 def pending(hub: Hub) -> int:

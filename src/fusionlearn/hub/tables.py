@@ -1,7 +1,7 @@
 """The hub's tables, and engines for SQLite and PostgreSQL. Migrations in `migrations/` make them; nothing else does.
 
 An update's bytes lie in the store under the SHA-256 of the file; rows here say what they are. A row is written only
-after the bytes are safe, so whatever a row names can be read.
+after the bytes are safe, or with them, so whatever a row names can be read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from fusionlearn.errors import SettingsError
 
 BUSY_MS = 20_000  # how long SQLite waits for another writer
-LATEST = "0001"  # the revision in migrations/ that makes these tables
+LATEST = "0002"  # the revision in migrations/ that makes these tables
 GIVE_UP = {"connect_timeout": 10, "tcp_user_timeout": 20_000}  # seconds, ms: PostgreSQL's machine may just be gone
 METADATA = sa.MetaData()
 _Digest = sa.String(64)
@@ -112,6 +112,16 @@ update = sa.Table(
     sa.ForeignKeyConstraint(["project", "task"], ["task.project", "task.digest"]),
     sa.Index("upload_of_person", "project", "task", "person"),
     sa.Index("upload_by_state", "project", "task", "state"),
+)
+
+body = sa.Table(  # a small update's bytes, where the store is a folder: see uploads.SMALL
+    "body",
+    METADATA,
+    sa.Column("project", sa.String(40), primary_key=True),
+    sa.Column("task", _Digest, primary_key=True),
+    sa.Column("digest", _Digest, primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+    sa.ForeignKeyConstraint(["project", "task", "digest"], ["upload.project", "upload.task", "upload.digest"]),
 )
 
 answer = sa.Table(  # the place each person has in a task: its primary key is what "once" means

@@ -2,8 +2,9 @@
 
 An update is checked as it will be when it is fused, its bytes are made safe in the store, and only then one
 transaction gives it its place: the primary key (project, task, person) of `answer` is what *once* means. Uploads that
-wait at the same moment share a transaction, so that one sync of the database's log serves them all. A receipt is
-signed after the commit, and only what has a receipt was acknowledged.
+wait at the same moment share a transaction, so that one sync of the database's log serves them all. Where the store is
+a folder, a small update's bytes are written in that transaction, too: a folder would have to be synced for each. A
+receipt is signed after the commit, and only what has a receipt was acknowledged.
 
     state       counted   takes part in the next fusion
                 waiting   a signed replacement that the owner has not approved
@@ -37,7 +38,7 @@ from fusionlearn.types import UPDATE_HEADER, Task, Update
 
 TOGETHER = 256  # uploads that share a transaction at most
 WAITERS = 4  # threads that wait for disk, store and database; one checks what is small, as Python runs one at a time
-SLOW = 0.004  # seconds to store an upload from which the thread that checks does not wait for it
+SMALL = 64 * 1024  # bytes of an update up to which the database keeps it, where the store is a folder
 LARGE = 2  # … that check those that came as files: what checking takes is several times an update's bytes
 GATHER = 0.05  # seconds a transaction waits for uploads that are being checked
 PATIENCE = 30.0  # seconds an upload waits for its transaction
@@ -83,6 +84,7 @@ class Arrival:
     num_bytes: int
     sha256: str
     done: Done  # who waits for the answer
+    content: bytes | None  # its bytes, where the database keeps them
 
 
 class Uploads:
@@ -94,7 +96,6 @@ class Uploads:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._coming = 0
-        self._takes = 0.0  # seconds to store an upload, of late
         self._pool = concurrent.futures.ThreadPoolExecutor(WAITERS, thread_name_prefix="wait")
         self._check = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="check")
         large = LARGE if hub.store.folder is not None else 2 * WAITERS  # they wait for a store that is far away
@@ -198,28 +199,24 @@ class Uploads:
         num_bytes = len(content)
         replaces, guarantee = _checked(task, member, digest, content)
         del content  # a large one is not held while the disk is waited for
-        arrival = Arrival(member, task_digest, replaces, guarantee, digest, num_bytes, sha256, done)
+        beside = body if isinstance(body, bytes) and num_bytes <= SMALL and self.hub.store.folder is not None else None
+        arrival = Arrival(member, task_digest, replaces, guarantee, digest, num_bytes, sha256, done, beside)
         if isinstance(body, Incoming):
             if synced is not None:
                 synced.result()
             body.keep(blob(sha256))
             self._stored(arrival)
-        elif self._takes > SLOW:
-            self._on_their_way(1)
-            self._pool.submit(self._store_later, arrival, body)
+        elif beside is not None:
+            self._stored(arrival)
         else:
-            self._store(arrival, body)
+            self._on_their_way(1)
+            self._pool.submit(self._store, arrival, body)
 
     def _store(self, arrival: Arrival, content: bytes) -> None:
-        began = time.monotonic()
-        self.hub.store.put(blob(arrival.sha256), content)
-        self._takes += (time.monotonic() - began - self._takes) / 16
-        self._stored(arrival)
-
-    def _store_later(self, arrival: Arrival, content: bytes) -> None:
-        """`_store` in a thread that has nothing else to do."""
+        """One thread's part for bytes that go to the store: whatever goes wrong, who waits is told."""
         try:
-            self._store(arrival, content)
+            self.hub.store.put(blob(arrival.sha256), content)
+            self._stored(arrival)
         except Exception as error:  # noqa: BLE001
             _tell([(arrival.done, error)])
         finally:
@@ -550,6 +547,13 @@ def _insert(
         for (_, arrival, state), (number, chain) in zip(fresh, numbered, strict=True)
     ]  # fmt: skip
     connection.execute(_INSERT_UPDATE, rows)
+    bodies = [
+        {"project": project, "task": task, "digest": arrival.digest, "content": arrival.content}
+        for _, arrival, _ in fresh
+        if arrival.content is not None
+    ]
+    if bodies:
+        connection.execute(_INSERT_BODY, bodies)
     places = [
         {"project": project, "task": task, "person": arrival.member.person, "digest": arrival.digest}
         for _, arrival, state in fresh
@@ -579,7 +583,7 @@ _VALID_KEYS = sa.select(tables.member.c.key).where(
     tables.member.c.project == sa.bindparam("project"), _wanted(tables.member.c.key), tables.member.c.revoked.is_(None)
 )
 _COMPLETE = sa.delete(tables.chunk).where(_of_task(tables.chunk), _wanted(tables.chunk.c.digest))
-_INSERT_UPDATE, _INSERT_ANSWER = sa.insert(tables.update), sa.insert(tables.answer)
+_INSERT_UPDATE, _INSERT_BODY, _INSERT_ANSWER = map(sa.insert, (tables.update, tables.body, tables.answer))
 
 
 def _given(project: str, task: str, wanted: Iterable[str]) -> dict[str, Any]:
