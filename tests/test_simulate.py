@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -23,7 +24,7 @@ from tests import rounds
 
 from fusionlearn import cli, file, partition, run
 from fusionlearn.errors import DataError, FileError, SettingsError
-from fusionlearn.simulate import compare, open_runner, picture, simulate
+from fusionlearn.simulate import compare, open_runner, picture, runners, simulate
 from fusionlearn.simulate.runners import Processes, WorkerError
 from fusionlearn.simulate.simulation import rows_of, work
 from fusionlearn.simulate.spool import Spool
@@ -161,6 +162,11 @@ def deadly(item: tuple[int, str]) -> int:
     return number * number
 
 
+def shared(large: bytes, small: bytes, item: int) -> tuple[bytes, bytes, int, bool]:
+    """The end of what is large, what is small, the item; whether this process has a module loaded."""
+    return large[-4:], small, item, "sklearn" in sys.modules
+
+
 def hopeless(item: int) -> int:
     """Kills its worker every time."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -217,6 +223,27 @@ def test_a_fault_in_a_clients_rows_is_the_same_sentence_everywhere(runner: str):
 def test_work_that_kills_every_worker_is_one_sentence():
     with Processes(1) as pool, pytest.raises(WorkerError, match="enough memory"):
         list(pool(hopeless, range(2)))
+
+
+def test_what_all_items_share_is_told_once_by_a_file_that_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    large, small = bytes(runners.LARGE) + b"end", b"small"
+    with contextlib.ExitStack() as files:
+        told = runners._told_once(functools.partial(shared, large, small), files)
+        assert isinstance(told, functools.partial)
+        assert len(repr(told.args)) < 1000  # what goes with every item
+        assert told(7)[:3] == (b"\0end", small, 7)
+    with open_runner("processes", 2, preload=["sklearn"]) as pool:
+        results = pool(functools.partial(shared, large, small), range(4))
+        first = next(results)
+        kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert [path.stat().st_size for path in kept] == [len(large)]
+        others = pool(functools.partial(shared, large[:-1], small), range(2))  # beside the first, not in its place
+        assert [found[:3] for found in others] == [(large[:-1][-4:], small, number) for number in range(2)]
+        found = [first, *results]
+        assert [one[:3] for one in found] == [(large[-4:], small, number) for number in range(4)]
+        assert all(one[3] for one in found)  # the workers began with what they were to load
+        assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_only_so_many_items_are_taken_as_are_worked_on():
@@ -393,6 +420,17 @@ def test_ctrl_c_keeps_finished_seeds_and_leaves_nobody_behind(runner: str, group
     more = call(*given, "--seeds", len(kept) + 1)
     assert {seed: more["seeds"][seed] for seed in kept} == kept
     assert str(tmp_path) not in folders_in_use(), "a worker was left behind"
+
+
+def test_what_is_told_to_be_kept_is_what_the_file_holds(tmp_path: Path):
+    """Ctrl-C just before the file is written."""
+    from fusionlearn.cli.simulate import Results, going_on
+
+    results = Results(tmp_path / "out.json", {})
+    results.keep({"settings": {}, "seeds": {"0": 1}})
+    results.known = {"settings": {}, "seeds": {"0": 1, "1": 2}}
+    with pytest.raises(click.Abort, match="1 finished seed is kept"), going_on(results):
+        raise KeyboardInterrupt
 
 
 def folders_in_use() -> set[str]:

@@ -267,5 +267,35 @@ def test_both_ways_to_a_dense_network_agree() -> None:
         np.testing.assert_allclose(answered(start, x, text), training.scores(module, x), atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5, 48), (2, 3, 48), (1, 48)])
+def test_wide_layers_multiply_the_same_by_either_library(
+    shape: tuple[int, ...], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oneDNN's product and its slopes are those of torch's own dense layer, for rows and for rows of rows."""
+    if not training._has_onednn():
+        pytest.skip("this torch has no oneDNN, so its own layers are used")
+    monkeypatch.setattr(training, "WIDE", 48 * 40)
+    layer, thin = torch.nn.Linear(48, 40, bias=bias), torch.nn.Linear(48, 39)
+    given, slopes = torch.randn(shape, requires_grad=True), torch.randn((*shape[:-1], 40))
+    held = [given, *layer.parameters()]
+    wanted = torch.autograd.grad(layer(given), held, slopes)
+    training._quicken(torch.nn.Sequential(layer, thin))
+    assert layer.forward.func is training._product and "forward" not in vars(thin)
+    torch.testing.assert_close(torch.autograd.grad(layer(given), held, slopes), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_torch_without_onednn_trains_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    text, problem = "cnn:shape=8x8x1,hidden=1024", _image()  # a wide layer: 4 x 64 inputs
+    x = np.random.default_rng(1).uniform(-1, 1, (40, 64))
+    job = Job(x, (x[:, 0] > 0).astype(np.int64), 0)
+    found = []
+    for there in (training._has_onednn(), False):
+        monkeypatch.setattr(training, "_has_onednn", lambda there=there: there)
+        found.append(training.fit(text, problem, network.initial(text, problem), job, Training(epochs=1)))
+    for name, value in found[0].items():
+        np.testing.assert_allclose(value, found[1][name], atol=1e-4)
+
+
 def _image() -> Problem:
     return Problem("binary", ("a", "b"), tuple(f"x{i}" for i in range(64)), (1.0,) * 64, 100)

@@ -10,14 +10,27 @@ import work
 import fusionlearn as fl
 from fusionlearn.methods.average import Average
 from fusionlearn.simulate import simulate
+from fusionlearn.simulate.runners import Runner, open_runner
 
 NETWORKS = {"mlp": "mlp:hidden=200", "cnn": "cnn"}
 
 
 def main() -> None:
-    """One round."""
+    """One round; the workers begin to load what they need while this process does."""
+    with open_runner("processes", 2, preload=["torch"] if work.NETWORK == "cnn" else []) as runner:
+        round_by(runner)
+
+
+def round_by(runner: Runner) -> None:
+    """One round by these workers."""
     method = Average(
-        network=NETWORKS[work.NETWORK], epochs=1, batch_size=work.BATCH, rate=work.RATE, momentum=0.0, decay=0.0
+        network=NETWORKS[work.NETWORK],
+        epochs=1,
+        batch_size=work.BATCH,
+        rate=work.RATE,
+        momentum=0.0,
+        decay=0.0,
+        word=32,  # as many bytes a weight as the others pass on
     )
     task = fl.new_task(
         "peers", {"x": fl.Vector(work.SIDE**2, low=0, high=1)},
@@ -29,7 +42,7 @@ def main() -> None:
     places = np.split(np.arange(len(x)), work.CLIENTS)
     for client, here in enumerate(places):
         x[here], y[here] = work.rows(client)
-    found = simulate(task, {"x": x, "y": y}, places, runner="processes", workers=2)
+    found = simulate(task, {"x": x, "y": y}, places, runner=runner)
     x, y = work.rows(work.TEST)
     print(json.dumps({"accuracy": fl.evaluate(found.model, {"x": x, "y": y})["accuracy"]}))
 

@@ -64,6 +64,12 @@ class Results:
                 raise SettingsError(f"{path} holds results of other settings: name another file, or remove it.")
             self.known = told
 
+    def kept(self) -> int:
+        """How many seeds the file holds, asked of itself: Ctrl-C may have come just before it was written, or after."""
+        if self.path is None or not self.path.exists():
+            return 0
+        return len(json.loads(self.path.read_text(encoding="utf-8")).get("seeds", {}))
+
     def keep(self, told: dict[str, Any]) -> None:
         """Write what is finished, whole."""
         self.known = told
@@ -80,7 +86,7 @@ def going_on(results: Results) -> Iterator[None]:
     except KeyboardInterrupt:
         if results.path is None:
             raise click.Abort("interrupted: nothing was written. With --out FILE, finished seeds are kept.") from None
-        count = len(results.known.get("seeds", {}))
+        count = results.kept()
         told = (
             f"{count} finished seed{'s are' if count > 1 else ' is'} kept in {results.path}"
             if count

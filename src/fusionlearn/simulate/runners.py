@@ -17,17 +17,21 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import itertools
 import logging
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing.context import SpawnContext
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fusionlearn import __version__
@@ -39,7 +43,9 @@ PATIENCE = 5.0  # seconds a worker may take to end
 TRIES = 3  # times a client's work is given to a worker before it is called deadly
 HEAVY = ("torch", "sklearn")  # takes a second to load
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-LARGE = 2**20  # bytes from which what every client's work shares goes to a Dask cluster once, not with each client
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # PyTorch asks for them, where the system has them: some hundredths of its time
+LARGE = 2**20  # bytes from which what every client's work shares goes to workers once, not with each client
+KNOWN = 2  # … of which a worker keeps so many at hand
 WAIT = "20s"  # for a Dask scheduler to answer
 WORKERS_WAIT = 60  # seconds for its first worker
 
@@ -59,11 +65,13 @@ class WorkerError(FusionlearnError):
 
 
 @contextlib.contextmanager
-def open_runner(name: str, workers: int = 0) -> Iterator[Runner]:
+def open_runner(name: str, workers: int = 0, preload: Sequence[str] = ()) -> Iterator[Runner]:
     """A runner by name, ended when the block ends.
 
     name     serial, processes, dask or dask:ADDRESS
     workers  how many; 0: as many as there are cores
+    preload  modules that take long to load and that the work will need, such as torch: worker processes begin with
+             them while this one goes on to whatever comes next
     Errors   SettingsError for an unknown name, MissingExtra
     """
     kind, _, address = name.partition(":")
@@ -72,7 +80,7 @@ def open_runner(name: str, workers: int = 0) -> Iterator[Runner]:
     if kind == "serial":
         yield serial
     elif kind == "processes":
-        with Processes(workers or cores()) as pool:
+        with Processes(workers or cores(), preload) as pool:
             yield pool
     else:
         with dask(workers or cores(), address) as cluster:
@@ -189,11 +197,11 @@ class _Spawn(_Remembering, SpawnContext):  # type: ignore[misc]
     """Starts every worker afresh."""
 
 
-def _context() -> Any:
+def _context(preload: Sequence[str] = ()) -> Any:
     """How workers are started: never by a fork of this process, which may hang where BLAS has threads.
 
     On Linux they are forks of a small process that was started afresh, on one thread, and that has loaded what takes
-    long to load: once, not in each worker.
+    long to load: once, not in each worker. `preload` names what this process has not loaded yet.
     """
     if sys.platform != "linux":
         return _Spawn()
@@ -204,9 +212,9 @@ def _context() -> Any:
         """Starts workers as forks of a server."""
 
     context = Fork()
-    loaded = [name for name in HEAVY if name in sys.modules]  # what the work needs, this process needed too
+    loaded = [name for name in HEAVY if name in {*sys.modules, *preload}]  # the work needs what this process needed
     context.set_forkserver_preload(["fusionlearn.simulate.simulation", *loaded])
-    with _environment(dict.fromkeys(ONE_THREAD, "1")):
+    with _environment(dict.fromkeys((*ONE_THREAD, LARGE_PAGES), "1")):
         forkserver.ensure_running()
     return context
 
@@ -231,10 +239,10 @@ class Processes:
 
     lost = (BrokenProcessPool, CancelledError)
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, preload: Sequence[str] = ()) -> None:
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
-        self._context: Any = None
+        self._context: Any = _context(preload) if preload else None
 
     def __enter__(self) -> Processes:
         """Use as a context manager."""
@@ -246,12 +254,13 @@ class Processes:
 
     def __call__(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
         """The function's value for each item, in the items' order."""
-        return _in_order(self, function, items, AHEAD * self.workers)
+        with contextlib.ExitStack() as files:
+            yield from _in_order(self, _told_once(function, files), items, AHEAD * self.workers)
 
     def submit(self, function: Callable[[A], B], item: A) -> Any:
         """Give an item to a worker; workers start with the first."""
         if self._pool is None:
-            self._context = _context()
+            self._context = self._context or _context()
             self._pool = ProcessPoolExecutor(self.workers, mp_context=self._context, initializer=_begin)
         try:
             return self._pool.submit(function, item)
@@ -273,6 +282,42 @@ class Processes:
                 process.terminate()
             for process in self._context.started:
                 _ended(process)
+        self._context = None
+
+
+@dataclass(frozen=True)
+class _Filed:
+    """An argument that lies in a file."""
+
+    path: Path
+
+
+def _told_once(function: Callable[[A], B], files: contextlib.ExitStack) -> Callable[[A], B]:
+    """The same function, its large arguments in files: workers read them once, not with every item from a pipe."""
+    if not isinstance(function, functools.partial) or function.keywords:
+        return function
+    if not any(isinstance(one, bytes) and len(one) >= LARGE for one in function.args):
+        return function
+    folder = Path(files.enter_context(tempfile.TemporaryDirectory()))
+
+    def filed(place: int, argument: Any) -> Any:
+        if not isinstance(argument, bytes) or len(argument) < LARGE:
+            return argument
+        path = folder / str(place)
+        path.write_bytes(argument)
+        return _Filed(path)
+
+    return functools.partial(_with_files, function.func, tuple(map(filed, itertools.count(), function.args)))
+
+
+def _with_files(function: Callable[..., B], given: tuple[Any, ...], item: Any) -> B:
+    """A worker's part of `_told_once`."""
+    return function(*(_content(one.path) if isinstance(one, _Filed) else one for one in given), item)
+
+
+@functools.lru_cache(KNOWN)
+def _content(path: Path) -> bytes:
+    return path.read_bytes()
 
 
 def _ended(process: Any) -> None:
