@@ -120,6 +120,24 @@ def test_weights_of_another_hash_are_refused(checkpoint):
         encode(Backbone(weights="0" * 64), pictures())
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda held: held.pop("_conv_head.weight"), r"'_conv_head.weight' are missing, \(1280, 320, 1, 1\) is expected"),
+        (lambda held: held.update({"_conv_stem.weight": held["_conv_stem.weight"][:16]}), r"are \(16, 3, 3, 3\), \(32, "),
+        (lambda held: held.update({"_bn1.running_var": held["_bn1.bias"][:3]}), r"_bn1.*are \(3,\), \(1280,\)"),
+    ],
+    ids=["missing", "other shape", "too few"],
+)
+def test_weights_of_other_names_or_shapes_are_refused(checkpoint, change, told):
+    onnx = pytest.importorskip("onnx")
+    held = dict(weights.read_torch(checkpoint, "the file"))
+    lite0.graph(held, 64, (("head", "mean"),), onnx)  # as they are, they fit
+    change(held)
+    with pytest.raises(errors.FileError, match=told):
+        lite0.graph(held, 64, (("head", "mean"),), onnx)
+
+
 def test_without_the_extra_the_command_is_told(monkeypatch):
     pytest.importorskip("onnx")
     monkeypatch.setattr(weights, "LITE0", dataclasses.replace(weights.LITE0, package="no_such_package"))

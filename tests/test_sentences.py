@@ -113,6 +113,25 @@ def test_the_graph_is_the_network_that_was_trained(content: bytes) -> None:
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "kept", "told"),
+    [
+        ("encoder.layer.5.output.dense.bias", None, r"layer.5.output.dense.bias' are missing, \(384,\) is expected"),
+        ("embeddings.position_embeddings.weight", 500, r"are \(500, 384\), \(512, 384\) is expected"),
+        ("embeddings.LayerNorm.weight", 3, r"are \(3,\), \(384,\) is expected"),
+    ],
+)
+def test_weights_of_other_names_or_shapes_are_refused(content: bytes, name: str, kept: int | None, told: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    held = dict(_named(content))
+    if kept is None:
+        held["another name"] = held.pop(name)
+    else:
+        held[name] = held[name][:kept]
+    with pytest.raises(errors.FileError, match=told):
+        minilm.graph(held, onnx)
+
+
 def test_texts_that_mean_the_same_lie_close(content: bytes) -> None:
     x = encode(Sentences(), TEXTS)
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, atol=1e-5)
