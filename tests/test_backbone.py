@@ -123,8 +123,8 @@ def test_weights_of_another_hash_are_refused(checkpoint):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda held: held.pop("_conv_head.weight"), r"'_conv_head.weight' are missing, \(1280, 320, 1, 1\) is expected"),
-        (lambda held: held.update({"_conv_stem.weight": held["_conv_stem.weight"][:16]}), r"are \(16, 3, 3, 3\), \(32, "),
+        (lambda held: held.pop("_conv_head.weight"), r"'_conv_head.weight' are missing, \(1280, 320"),
+        (lambda held: held.update({"_conv_stem.weight": held["_conv_stem.weight"][:16]}), r"are \(16, 3, 3, 3\)"),
         (lambda held: held.update({"_bn1.running_var": held["_bn1.bias"][:3]}), r"_bn1.*are \(3,\), \(1280,\)"),
     ],
     ids=["missing", "other shape", "too few"],
