@@ -19,9 +19,9 @@ What one would otherwise use, on the same work: one round of clients with 600 im
 local epoch of plain gradient descent in float32, the mean of all parameters. Each is a whole process, from start to the
 accuracy of the model, in an environment of its own (`python benchmarks/peers/setup.py`). By hand is the loop one writes
 in PyTorch, clients divided over forked processes. Ours is `simulate --runner processes`: rows are checked against the
-schema, updates are files of four bytes a weight that are hashed, checked and added as integers. Shares are of the loop by hand in two
-processes, measured in the same sitting. The clock also counts what else the machine did; processor time of all
-processes does not.
+schema, updates are files of four bytes a weight that are hashed, checked and added as integers. Shares are of the loop
+by hand in two processes, measured in the same sitting. The clock also counts what else the machine did; processor time
+of all processes does not.
 """
 
 
