@@ -123,7 +123,7 @@ def main() -> None:
         result["rows"].append(told)
         keep("cifar10_scratch", result)
     if "large" in chosen:
-        told = row(f"large: {LARGE} filters, ridge", many[:50_000], y, many[50_000:], test_y, labels, splits[:1], 0)
+        told = row(f"large: {LARGE} filters, ridge", many[:50_000], y, many[50_000:], test_y, labels, splits[:3], 1)
         result["rows"].append(told)
         keep("cifar10_scratch", result)
 

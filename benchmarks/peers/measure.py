@@ -103,6 +103,7 @@ def sitting(network: str, others: Sequence[str]) -> dict[str, Any]:
             print(f"{name} is left out: `python benchmarks/peers/setup.py {name}` installs it.", file=sys.stderr)
         else:
             names.append(name)
+    load = round(os.getloadavg()[0], 1)  # of others: it is asked before a round adds to it
     found: dict[str, dict[str, Any]] = {}
     for _ in range(REPEATS[network]):
         for name in names:
@@ -114,7 +115,7 @@ def sitting(network: str, others: Sequence[str]) -> dict[str, Any]:
         "network": network,
         "clients": CLIENTS[network],
         "repeats": REPEATS[network],
-        "load": round(os.getloadavg()[0], 1),
+        "load": load,
         "versions": {name: version(name) for name in names if name in setup.PACKAGES},
         "found": found,
     }
