@@ -377,11 +377,14 @@ class _Torch:
         order = order_of(len(self.rows), self.job.seed, number)
         steps, total = -(-len(order) // size), 0.0
         half = self.settings.precision == "bfloat16"
+        products = torch.autocast(self.device.type, torch.bfloat16) if half else contextlib.nullcontext()
+        self.module.train()
         with one_thread():
             for step in range(steps):
                 here = order[step * size : (step + 1) * size]
-                self.module.train(len(here) > 1)  # batch statistics of one row say nothing
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+                if len(here) == 1:
+                    self.module.eval()  # batch statistics of one row say nothing
+                with products:
                     answered = self.module(self.rows[torch.from_numpy(here).to(self.device)])
                 answered = answered.float()
                 scores = answered.detach().cpu().numpy()
