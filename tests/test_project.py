@@ -89,6 +89,55 @@ def test_learned_mixtures_have_variance_one_and_the_most_of_it(count):
     assert (left**2).sum() < 0.05 * (centred**2).sum()
 
 
+def test_roots_are_taken_of_sizes_first():
+    ahead = Features(("a", "b", "c"), (1.0, 4.0, 9.0))
+    schema = fl.Schema({"x": fl.Vector(3, -9, 9)}, LABEL)
+    x = np.random.default_rng(3).uniform(-1, 1, (50, 3)) * ahead.bounds
+    made, plain = Project(20, roots=True), Project(20)
+    told = made.features(schema, ahead)
+    mixed = made.encode({"x": x}, schema, {})["x"]
+    np.testing.assert_allclose(mixed, plain.encode({"x": np.sign(x) * np.abs(x) ** 0.5}, schema, {})["x"])
+    assert np.abs(mixed).max() <= told.bounds[0] == pytest.approx(6 / 3**0.5)
+    assert made.encode({"x": x.astype(np.float32)}, schema, {})["x"].dtype == np.float32
+
+
+@pytest.mark.parametrize("count", [30, 200])  # fewer and more rows than columns
+def test_agreement_favours_what_features_say_together(count):
+    """Twelve columns follow two hidden numbers, thirty speak for themselves: the latter have the greater variance."""
+    rng = np.random.default_rng(8)
+    hidden = rng.normal(size=(count, 2))
+    together = hidden @ rng.normal(size=(2, 12)) + 0.3 * rng.normal(size=(count, 12))
+    x = np.hstack([together, rng.normal(size=(count, 30)), np.zeros((count, 1))])
+    schema = fl.Schema({"x": fl.Vector(43, -99, 99)}, LABEL)
+    centred = (x - x.mean(axis=0))[:, :42]
+    correlated = np.sqrt((np.corrcoef(centred, rowvar=False) ** 2).sum(axis=0))
+    weight = correlated / np.median(correlated)
+    shares = {}
+    for agreement in (0.0, 1.0, 2.0):
+        made = Project(8, "learned", agreement=agreement)
+        prior = made.pretrain({"x": x}, schema, rng=rng)
+        mixed = made.encode({"x": x}, schema, prior)["x"]
+        np.testing.assert_allclose(np.cov(mixed, rowvar=False, bias=True), np.eye(8), atol=1e-3)
+        assert not prior[MIXTURE][42].any()  # the column that says nothing
+        scaled = centred / centred.std(axis=0) * weight**agreement
+        basis = np.linalg.svd(scaled, full_matrices=False)[0][:, :8]  # what principal components of these say
+        assert np.linalg.norm(basis - mixed @ np.linalg.lstsq(mixed, basis, rcond=None)[0]) < 0.1
+        shares[agreement] = (prior[MIXTURE][:12] ** 2).sum() / (prior[MIXTURE][:42] ** 2).sum()
+    assert shares[0.0] < shares[1.0] < shares[2.0]
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: Project(8, "learned", agreement=5.0), "agreement is 5; it may be 0 to 4"),
+        (lambda: Project(8, agreement=1.0), "set directions to learned"),
+    ],
+)
+def test_an_agreement_that_cannot_be_is_refused(made, told):
+    with pytest.raises(errors.SettingsError, match=told):
+        made()
+
+
 def test_a_limit_on_the_upload_is_met():
     for limit in (20_000, 30_000, 100_000):
         task = task_of(Project(0), max_bytes=limit)

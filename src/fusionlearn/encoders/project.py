@@ -8,8 +8,12 @@ client, so sums stay additive and exact; what they leave out no client can add.
 "learned"  the k directions in which features of public data vary most, after each feature was brought to variance 1;
            `pretrain` puts them into the prior. Better for the same k, but the task carries them:
 
-    project.mean     (d,)   float32  public means of the features ahead
+    project.mean     (d,)   float32  public means of the features ahead, or of their roots
     project.mixture  (d, k) float32  directions, scaled so that each mixture has variance 1 on the public data
+
+Among learned directions, `agreement` favours what many features say together over what one says alone, and `roots`
+takes the root of each feature's size first, so that a few large values do not rule: both help where the features ahead
+are the many outputs of a network.
 
 Needs    features ahead of it
 Emits    x (n, num_features), float32 where the features ahead are, else float64
@@ -22,7 +26,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -32,6 +36,7 @@ from fusionlearn.arrays import Arrays, Data, as_numpy
 from fusionlearn.encoder import Encoder, Features, X
 from fusionlearn.errors import SettingsError
 from fusionlearn.fixed import one_blas_thread
+from fusionlearn.plugin import LATER
 from fusionlearn.problem import LABEL, Schema
 
 MEAN, MIXTURE = "project.mean", "project.mixture"
@@ -48,8 +53,15 @@ class Project(Encoder):
     num_features: int = 512  # mixtures to emit; 0: as many as the task's max_bytes allows, set when it is made
     directions: Literal["random", "learned"] = "random"  # from a public seed, or from public data by pre-training
     seed: int = 0  # public
+    roots: bool = field(default=False, metadata=LATER)  # mix ±√|x| instead of x
+    # What each learned feature weighs: the root of its summed squared correlations with all, to this power.
+    agreement: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.agreement <= 4:
+            raise SettingsError(f"project: agreement is {self.agreement:g}; it may be 0 to 4.")
+        if self.agreement and self.directions == "random":
+            raise SettingsError("project: agreement is learned from public data: set directions to learned.")
         if not 0 <= self.num_features <= 65_536:
             raise SettingsError(f"project: num_features is {self.num_features}; it may be 0 to 65536.")
 
@@ -58,11 +70,12 @@ class Project(Encoder):
             raise SettingsError("project needs features ahead of it: put 'backbone', 'patches' or 'table' first.")
         if self.num_features == 0:
             raise SettingsError("project: num_features = 0 means as many as max_bytes allows: give the task max_bytes.")
-        bound = BOUND if self.directions == "learned" else sum(before.bounds) / math.sqrt(len(before.bounds))
+        bounds = [math.sqrt(bound) for bound in before.bounds] if self.roots else before.bounds
+        bound = BOUND if self.directions == "learned" else sum(bounds) / math.sqrt(len(bounds))
         return Features(tuple(f"mix[{i}]" for i in range(self.num_features)), (bound,) * self.num_features)
 
     def encode(self, data: Data, schema: Schema, prior: Arrays) -> Data:
-        x = as_numpy(data[X])
+        x = self._rooted(as_numpy(data[X]))
         if self.directions == "learned":
             mean, mixture = self._learned(prior, x.shape[1])
             mixed = np.clip(_product(x, mean, mixture), -BOUND, BOUND)
@@ -78,13 +91,17 @@ class Project(Encoder):
         """
         if self.directions == "random":
             return {}
-        x = as_numpy(data[X]).astype(np.float64)
+        x = self._rooted(as_numpy(data[X]).astype(np.float64))
         mean, deviation = x.mean(axis=0), x.std(axis=0)
         scale = deviation + STEADY * deviation.mean()
         if not deviation.any():
             raise SettingsError("project: the public features are all the same: nothing can be learned from them.")
         x = (x - mean) / scale
         with one_blas_thread():
+            if self.agreement:
+                weight = _agreement(x) ** self.agreement
+                x *= weight
+                scale = np.where(weight > 0, scale / np.maximum(weight, np.finfo(float).tiny), np.inf)
             # The same directions from the smaller of the two: features by features, or rows by rows.
             wide = x.shape[1] > x.shape[0]
             values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
@@ -101,6 +118,9 @@ class Project(Encoder):
         mixture = vectors / scale[:, None] / np.sqrt(values / len(x))
         return {MEAN: mean.astype(np.float32), MIXTURE: mixture.astype(np.float32)}
 
+    def _rooted(self, x: NDArray[Any]) -> NDArray[Any]:
+        return np.copysign(np.sqrt(np.abs(x)), x) if self.roots else x
+
     def _learned(self, prior: Arrays, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         shapes = {MEAN: (width,), MIXTURE: (width, self.num_features)}
         for name, shape in shapes.items():
@@ -110,6 +130,13 @@ class Project(Encoder):
             if have.shape != shape or have.dtype != np.float32:
                 raise SettingsError(f"project: prior array '{name}' is {have.shape} {have.dtype}, {shape} is expected.")
         return prior[MEAN], prior[MIXTURE]
+
+
+def _agreement(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(d,) the root of each feature's summed squared correlations with all, its median 1; x of variance 1, centred."""
+    among = x @ x.T  # rows by rows
+    shared = np.sqrt(np.einsum("ij,ij->j", x, among @ x)) / len(x)
+    return np.asarray(shared / np.median(shared[shared > 0]))
 
 
 def _product(x: NDArray[Any], mean: Any, mixture: NDArray[Any]) -> NDArray[Any]:
