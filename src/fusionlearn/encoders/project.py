@@ -11,9 +11,10 @@ client, so sums stay additive and exact; what they leave out no client can add.
     project.mean     (d,)   float32  public means of the features ahead, or of their roots
     project.mixture  (d, k) float32  directions, scaled so that each mixture has variance 1 on the public data
 
-Among learned directions, `agreement` favours what many features say together over what one says alone, and `roots`
-takes the root of each feature's size first, so that a few large values do not rule: both help where the features ahead
-are the many outputs of a network.
+Among learned directions, `agreement` favours what many features say together over what one says alone: before the
+directions are found, each feature is multiplied by the root of its summed squared correlations with all, to that power.
+`roots` takes the root of each feature's size first, so that a few large values do not rule. Both help where the
+features ahead are the many outputs of a network.
 
 Needs    features ahead of it
 Emits    x (n, num_features), float32 where the features ahead are, else float64
@@ -53,9 +54,8 @@ class Project(Encoder):
     num_features: int = 512  # mixtures to emit; 0: as many as the task's max_bytes allows, set when it is made
     directions: Literal["random", "learned"] = "random"  # from a public seed, or from public data by pre-training
     seed: int = 0  # public
-    roots: bool = field(default=False, metadata=LATER)  # mix ±√|x| instead of x
-    # What each learned feature weighs: the root of its summed squared correlations with all, to this power.
-    agreement: float = field(default=0.0, metadata=LATER)
+    roots: bool = field(default=False, metadata=LATER)  # whether ±√|x| is mixed instead of x
+    agreement: float = field(default=0.0, metadata=LATER)  # power of what features agree on, 0 (all weigh alike) to 4
 
     def __post_init__(self) -> None:
         if not 0 <= self.agreement <= 4:
