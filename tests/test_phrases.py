@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 from collections import Counter
 
 import numpy as np
@@ -407,6 +408,17 @@ def test_rare_rows_stay_and_many_rows_are_cut(task):
         assert sorted(most[f"{name}.count"]) == sorted(whole[f"{name}.count"])[-20:]
     small, large = (altered(task, most=most).max_bytes for most in (20, 20_000))
     assert small < large / 5
+
+
+def test_a_limit_that_is_too_small_names_the_rows_that_fit(task):
+    with pytest.raises(SettingsError, match=r"give the method fewer rows to send: most = \d+ fits") as told:
+        dataclasses.replace(task, max_bytes=100_000)
+    rows = int(re.search(r"most = (\d+)", str(told.value))[1])
+    assert 0 < dataclasses.replace(altered(task, most=rows), max_bytes=100_000).method.most == rows
+    with pytest.raises(SettingsError, match=f"most = {rows} fits"):
+        dataclasses.replace(altered(task, most=2 * rows), max_bytes=100_000)
+    with pytest.raises(SettingsError, match=r"with most = 1 an update takes \d+ bytes, the least"):
+        dataclasses.replace(task, max_bytes=100)
 
 
 def test_strange_texts_are_answered(task):

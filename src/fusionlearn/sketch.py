@@ -7,6 +7,7 @@ is met or refused when the task is made, never at a client.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from fusionlearn.arrays import Arrays
 from fusionlearn.method import Method
@@ -24,6 +25,16 @@ def narrowed(problem: Problem, num_features: int) -> Problem:
     """The same question about so many features, each as large as the largest may be."""
     names = tuple(f"feature[{i}]" for i in range(num_features))
     return replace(problem, feature_names=names, feature_bounds=(max(problem.feature_bounds),) * num_features)
+
+
+def most_rows(method: Any, problem: Problem, prior: Arrays, max_bytes: int) -> tuple[int, int]:
+    """The largest setting `most` of a method of tables with which an update stays within max_bytes; 0 when none does.
+
+    Second, the bytes with most = 1.
+    """
+    least, two = (declared_bytes(replace(method, most=most), problem, prior) for most in (1, 2))
+    rows = 1 + (max_bytes - least) // (two - least)
+    return max(0, min(int(rows), method.most)), least
 
 
 def most_features(method: Method, problem: Problem, prior: Arrays, max_bytes: int) -> int:

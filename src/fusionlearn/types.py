@@ -105,16 +105,23 @@ class Task(Noun):
             raise SettingsError(
                 f"max_bytes is {self.max_bytes}, but an update of '{self.method.name}' with "
                 f"{self.problem.num_features} features takes {declared} bytes: "
-                f"set it to that or more, or to 0, or put the encoder 'project' last: {self._fewer()}."
+                f"set it to that or more, or to 0, or {self._fewer()}."
             )
 
     def _fewer(self) -> str:
-        """How many features max_bytes allows, as a clause."""
-        width = sketch.most_features(self.method, self.problem, self.prior, self.max_bytes - UPDATE_HEADER)
+        """How an update comes to fit max_bytes, as a clause: fewer rows of tables, where it has such, or features."""
+        room = self.max_bytes - UPDATE_HEADER
+        if hasattr(self.method, "most"):
+            rows, least = sketch.most_rows(self.method, self.problem, self.prior, room)
+            if rows:
+                return f"give the method fewer rows to send: most = {rows} fits"
+            return f"accept that with most = 1 an update takes {least + UPDATE_HEADER} bytes, the least there is"
+        width = sketch.most_features(self.method, self.problem, self.prior, room)
+        project = "put the encoder 'project' last: with"
         if width:
-            return f"with num_features = 0 it makes the {width} that fit"
+            return f"{project} num_features = 0 it makes the {width} that fit"
         least = sketch.declared_bytes(self.method, sketch.narrowed(self.problem, 1), self.prior) + UPDATE_HEADER
-        return f"with one feature an update takes {least} bytes, the least there is"
+        return f"{project} one feature an update takes {least} bytes, the least there is"
 
     @functools.cached_property
     def features(self) -> Features:
