@@ -54,7 +54,7 @@ bench-full: $(VENV)/.test  # all other benchmarks: hours
 mutation: $(VENV)/.test  # hours rather than minutes, so not in CI
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash tests/mutation.sh $(ARGS)
 
-hub-kills: $(VENV)/.test  # kill -9 at every change a hub makes to its files, twice: five minutes or so
+hub-kills: $(VENV)/.test  # kill -9 at every change a hub makes to its files, twice: ten minutes or so
 	@FUSIONLEARN_KILLS=1700 FUSIONLEARN_SERVER_KILLS=60 $(BIN)/python -m pytest -n $(WORKERS) tests/test_hub_kills.py $(ARGS)
 
 clean:
