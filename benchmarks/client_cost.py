@@ -160,16 +160,18 @@ def section() -> Iterator[str]:
 
 def _texts() -> str:
     """What the methods that translate take, from what their own benchmarks keep."""
-    told = []
+    told, most = [], 0
     for name, result in (("phrases", "phrases"), ("translate", "translation")):
         found = sections.result_of(result)
         if found is not None:
             run = found["runs"][0]
+            most = max(most, *run["rows"])
             told.append(
                 f"`{name}` {run['client seconds']:.1f} s of processor time and an update of {size(run['upload bytes'])}"
                 f", {sections.mib(run['client peak bytes'])} with the loaded libraries"
             )
-    return f"Of four clients with up to 2,439 pairs of sentences each, the one that takes longest: {'; '.join(told)}.\n"
+    which = f"Of four clients with up to {most:,} pairs of sentences each, the one that takes longest"
+    return f"{which}: {'; '.join(told)}.\n"
 
 
 def size(num_bytes: float) -> str:

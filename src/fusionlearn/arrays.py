@@ -106,6 +106,11 @@ def subtract(left: Arrays, right: Arrays) -> dict[str, NDArray[Any]]:
     return _combine(left, right, np.subtract)
 
 
+def largest(array: NDArray[Any]) -> Any:
+    """The size of the largest entry, whatever its sign, as a Python number; 0 of none."""
+    return max(array.max(initial=0).item(), -array.min(initial=0).item())
+
+
 def _combine(left: Arrays, right: Arrays, operation: np.ufunc) -> dict[str, NDArray[Any]]:
     if set(left) != set(right):
         raise UpdateError(f"cannot add {sorted(left)} and {sorted(right)}: the arrays have different names.")
@@ -116,7 +121,7 @@ def _combine(left: Arrays, right: Arrays, operation: np.ufunc) -> dict[str, NDAr
         if limit is None or a.dtype != b.dtype or a.shape != b.shape:
             raise UpdateError(f"array '{name}': only arrays of one kind of integers and one shape can be added.")
         for side in (a, b):
-            if side.size and max(int(side.max()), -int(side.min())) > limit:
+            if largest(side) > limit:
                 raise UpdateError(f"array '{name}': the sum would overflow; are there more records than max_records?")
         result[name] = np.asarray(operation(a, b))
     return result

@@ -59,7 +59,7 @@ class WeightSums:
         """One client's weights and counts as a summary. Errors: SettingsError when a weight is out of bounds."""
         summed = {}
         for name, value in moments_of(weights).items():
-            if max(value.max(initial=0.0), -value.min(initial=0.0)) > self.largest:
+            if arrays.largest(value) > self.largest:
                 raise SettingsError(
                     f"training went astray: weights '{name}' passed {self.largest:g}. Lower the rate, or scale the "
                     f"columns."
@@ -82,8 +82,7 @@ class WeightSums:
         check_counts(summary, place)
         top = float(self.grid.bound(int(summary["count"]), self.largest))
         for name in network.shapes(self.network, self.problem):
-            value = summary[PREFIX + name]
-            if max(int(value.max(initial=0)), -int(value.min(initial=0))) > top:
+            if arrays.largest(summary[PREFIX + name]) > top:
                 raise UpdateError(f"{place}: the weights '{name}' are larger than its number of rows allows.")
 
 

@@ -381,8 +381,7 @@ def public_model(hub: Hub, project: str, digest: str) -> bool:
 def named(connection: sa.Connection) -> set[str]:
     """Names of all objects that some row names; whatever else the store holds may be swept."""
     table, body = tables.update, tables.body
-    has_body = sa.exists().where(*(body.c[name] == table.c[name] for name in ("project", "task", "digest")))
-    chosen = [sa.select(table.c.sha256).where(~has_body)]
+    chosen = [sa.select(table.c.sha256).select_from(sa.outerjoin(table, body)).where(body.c.digest.is_(None))]
     chosen += [sa.select(column) for column in (
         tables.task.c.sha256, tables.version.c.sha256, tables.version.c.report_sha256
     )]  # fmt: skip

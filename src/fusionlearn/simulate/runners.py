@@ -152,6 +152,11 @@ def _in_order(pool: Pool, function: Callable[[A], B], items: Iterable[A], ahead:
             future.cancel()
 
 
+def _is_large(argument: Any) -> bool:
+    """Whether an argument that all items share goes to workers once."""
+    return isinstance(argument, bytes) and len(argument) >= LARGE
+
+
 def _finished(future: Any) -> bool:
     return bool(future.done() and not future.cancelled() and future.exception() is None)
 
@@ -296,12 +301,12 @@ def _told_once(function: Callable[[A], B], files: contextlib.ExitStack) -> Calla
     """The same function, its large arguments in files: workers read them once, not with every item from a pipe."""
     if not isinstance(function, functools.partial) or function.keywords:
         return function
-    if not any(isinstance(one, bytes) and len(one) >= LARGE for one in function.args):
+    if not any(map(_is_large, function.args)):
         return function
     folder = Path(files.enter_context(tempfile.TemporaryDirectory()))
 
     def filed(place: int, argument: Any) -> Any:
-        if not isinstance(argument, bytes) or len(argument) < LARGE:
+        if not _is_large(argument):
             return argument
         path = folder / str(place)
         path.write_bytes(argument)
@@ -450,7 +455,7 @@ class _Dask:
         return self.client.submit(function, item, pure=False)
 
     def _once(self, argument: Any) -> Any:
-        if not isinstance(argument, bytes) or len(argument) < LARGE:
+        if not _is_large(argument):
             return argument
         if id(argument) not in self._shared:
             self._shared[id(argument)] = (argument, self.client.scatter(argument, broadcast=True, hash=False))
